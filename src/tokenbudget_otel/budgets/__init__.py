@@ -1,0 +1,56 @@
+"""Budgets: what calls may spend, enforced before they are sent.
+
+Declare a :class:`Budget`, or put :class:`budget` around some code; the :class:`Enforcer` reserves what each call
+may come to in every budget that applies, all or none, and records what it really came to when it ends.
+"""
+
+from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
+from tokenbudget_otel.budgets.declared import Budget
+from tokenbudget_otel.budgets.enforcer import Enforcer, Hold
+from tokenbudget_otel.budgets.errors import BudgetExceeded, Shortfall, TokenLimitReached, UnpricedModel
+from tokenbudget_otel.budgets.ledger import (
+    AsyncLedger,
+    Balance,
+    Claim,
+    Gone,
+    Granted,
+    Ledger,
+    LedgerConflict,
+    OpenHold,
+    Refused,
+    Shortage,
+)
+from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.budgets.run import active_budgets, budget
+from tokenbudget_otel.budgets.status import BudgetStatus
+from tokenbudget_otel.budgets.windows import WINDOWS, Window, window_at
+
+__all__ = [
+    "WINDOWS",
+    "Amount",
+    "AsyncLedger",
+    "Balance",
+    "Budget",
+    "BudgetExceeded",
+    "BudgetStatus",
+    "Call",
+    "Claim",
+    "Enforcer",
+    "Estimate",
+    "Gone",
+    "Granted",
+    "Hold",
+    "Ledger",
+    "LedgerConflict",
+    "MemoryLedger",
+    "OpenHold",
+    "Refused",
+    "Shortage",
+    "Shortfall",
+    "TokenLimitReached",
+    "UnpricedModel",
+    "Window",
+    "active_budgets",
+    "budget",
+    "window_at",
+]

@@ -1,0 +1,75 @@
+"""What a call is, and what it needs: the words that the meter and the budgets speak with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from opentelemetry.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So much money, so many tokens, so many calls.
+
+    Args:
+        nano_usd: cost in nano-USD, a whole number; ``None`` where the price is not known (which is not zero).
+        tokens: input and output tokens together.
+        calls: how many calls; 1 for a call that is sent.
+
+    Raises:
+        TypeError: for anything that is not a whole number. No float enters a ledger.
+
+    >>> Amount(3_500_000, 1200)
+    Amount(nano_usd=3500000, tokens=1200, calls=1)
+    """
+
+    nano_usd: int | None
+    tokens: int = 0
+    calls: int = 1
+
+    def __post_init__(self) -> None:
+        # A sum of integers is an integer, and one float in it makes it a float: one test for three numbers.
+        if type((self.nano_usd or 0) + self.tokens + self.calls) is not int:
+            raise TypeError(f"an amount is counted in whole numbers, not {self!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a call may come to, before it is sent.
+
+    Args:
+        expected: the likely amount. What budgets of mode ``expected`` reserve.
+        worst_case: an upper bound. What budgets of mode ``worst_case`` reserve.
+        input: the part that is spent as soon as the request is read, whatever comes back; for holds that
+            run out under ``on_expiry="charge_input"``.
+
+    >>> Estimate(expected=Amount(2_000_000, 500), worst_case=Amount(9_000_000, 4096)).worst_case.tokens
+    4096
+    """
+
+    expected: Amount
+    worst_case: Amount
+    input: Amount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, as budgets see it: who makes it, to which model.
+
+    Args:
+        provider: name of the provider, as in ``gen_ai.provider.name``.
+        model: name of the model that is asked for.
+        tags: the tags in force (:func:`tokenbudget_otel.tags.current_tags`).
+        context: the OpenTelemetry context the call is made in; ``None`` for the current one.
+        operation: ``chat``, ``embeddings`` …, where known.
+
+    >>> Call("openai", "gpt-5", {"tenant": "acme"}).model
+    'gpt-5'
+    """
+
+    provider: str
+    model: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    context: Context | None = None
+    operation: str | None = None

@@ -1,0 +1,265 @@
+"""The contract of ledgers: where reservations and spending are counted.
+
+A ledger knows neither budgets nor windows nor prices. It counts vectors of integers (nano-USD, tokens,
+calls) under keys, all keys of a request or none, and remembers each request by its id so that sending it
+again changes nothing. Requests and answers are plain data, so that a ledger can live in this process, in a
+file, or in a server: :mod:`.memory` is the first, and every ledger passes the same suite of tests
+(``tests/budgets/``).
+
+What always holds, for every key: ``reserved`` is the sum of what open holds reserve, ``spent`` the sum of
+what was settled, charged and adjusted, and
+
+    spent + reserved <= limit + sum of max(0, actual - reserved) over settled holds + charges nobody reserved
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+from tokenbudget_otel.budgets.amounts import Amount
+
+Dimension = Literal["usd", "tokens", "calls"]
+"""What a limit can be counted in."""
+
+Outcome = Literal["done", "late", "replayed", "ignored"]
+"""How an operation on a hold ended.
+
+``done``: as asked. ``late``: the hold was not open any more (it had run out, was released, or was never
+known), and the amount was booked all the same. ``replayed``: it had been done before, nothing changed.
+``ignored``: there was nothing to do it to.
+"""
+
+
+class LedgerConflict(ValueError):  # noqa: N818 - says what it is
+    """An id was used again for something else. Ids are unique; only the very same request may be repeated."""
+
+
+class Claim(NamedTuple):
+    """What one request asks of one key.
+
+    Args:
+        key: what is counted: a budget, a scope of it and a window, in one string.
+        nano_usd, tokens, calls: how much to reserve (or, for ``charge`` and ``settle`` of a hold that the
+            ledger does not know, under which key to book).
+        limit_nano_usd, limit_tokens, limit_calls: the limits as they are now; ``None`` for no limit. They
+            travel with each request and are not stored, so that a change applies with the next call.
+        hard: whether passing a limit refuses the request, or is only reported.
+        ends: when the window of the key ends, in seconds since 1970; ``None`` for never. Some time after that
+            the ledger may forget the key.
+
+    >>> Claim("month|2026-11", 5, limit_nano_usd=10).tokens
+    0
+    """
+
+    key: str
+    nano_usd: int = 0
+    tokens: int = 0
+    calls: int = 0
+    limit_nano_usd: int | None = None
+    limit_tokens: int | None = None
+    limit_calls: int | None = None
+    hard: bool = True
+    ends: float | None = None
+
+
+class Balance(NamedTuple):
+    """What is spent and reserved under a key."""
+
+    key: str
+    spent_nano_usd: int = 0
+    spent_tokens: int = 0
+    spent_calls: int = 0
+    reserved_nano_usd: int = 0
+    reserved_tokens: int = 0
+    reserved_calls: int = 0
+
+
+class Shortage(NamedTuple):
+    """A claim for which its key had no room, and what the key stood at."""
+
+    claim: Claim
+    balance: Balance
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """In what there was no room.
+
+        >>> Shortage(Claim("k", 5, 5, limit_nano_usd=4, limit_tokens=5), Balance("k")).dimensions
+        ('usd',)
+        """
+        return tuple(
+            dimension
+            for dimension, limit, needed, spent, reserved in zip(
+                DIMENSIONS, self.claim[4:7], self.claim[1:4], self.balance[1:4], self.balance[4:7], strict=True
+            )
+            if limit is not None and needed and spent + reserved + needed > limit
+        )
+
+
+DIMENSIONS: Final[tuple[Dimension, ...]] = ("usd", "tokens", "calls")
+
+
+class Granted(NamedTuple):
+    """Everything that was asked for is reserved.
+
+    ``over`` names the soft claims whose limit is passed by it; ``replayed`` that it had been granted before.
+    """
+
+    over: tuple[Shortage, ...] = ()
+    replayed: bool = False
+
+
+class Refused(NamedTuple):
+    """Nothing was reserved, nothing changed. ``shortages`` names every hard claim that had no room."""
+
+    shortages: tuple[Shortage, ...]
+
+
+class Gone(NamedTuple):
+    """The hold to extend is not open; ``state`` says what became of it (``None``: the ledger does not know it)."""
+
+    state: Literal["settled", "released", "expired"] | None
+
+
+class OpenHold(NamedTuple):
+    """A reservation in force. Times in seconds since 1970, by the ledger's clock."""
+
+    id: str
+    claims: tuple[Claim, ...]
+    created: float
+    expires: float
+
+
+class Ledger(Protocol):
+    """What every ledger can do. Each operation is atomic, and repeating it with its id changes nothing.
+
+    All operations raise :class:`LedgerConflict` when an id comes again with other amounts, ``TypeError`` for
+    amounts that are not whole numbers and ``ValueError`` for negative ones (but for ``adjust``). The order of
+    claims does not matter; a key that is claimed twice for the same amounts is counted once.
+    """
+
+    def reserve(
+        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None
+    ) -> Granted | Refused:
+        """Reserve every claim, or none.
+
+        A claim has room where ``spent + reserved + needed <= limit`` in each dimension it has a limit for and
+        needs something of: what is free is never refused for lack of money.
+
+        Args:
+            hold_id: unique name of the hold. A refused request is not remembered and may be tried again.
+            claims: what is needed of which key.
+            ttl: seconds until the hold runs out, by the ledger's clock, unless settled before.
+            on_expiry: what each key is charged when it runs out; ``None`` for all that is reserved (and so a
+                ``nano_usd`` of ``None`` for all money that is reserved). ``Amount(0, 0, 0)`` charges nothing.
+        """
+        ...
+
+    def extend(
+        self, hold_id: str, step: str, claims: Sequence[Claim] = (), ttl: float | None = None
+    ) -> Granted | Refused | Gone:
+        """Reserve more for an open hold, all or nothing, and let it live ``ttl`` seconds from now.
+
+        ``step`` names this extension among those of the hold; without claims it is a sign of life.
+        """
+        ...
+
+    def settle(self, hold_id: str, actual: Amount, claims: Sequence[Claim] = ()) -> Outcome:
+        """End a hold and record the true amount in every key of it, also past the limit.
+
+        Args:
+            hold_id: the hold.
+            actual: what the call came to; where ``nano_usd`` is ``None``, what is reserved counts as spent.
+            claims: the claims of the hold, for a ledger that does not know it (any more): it charges them.
+
+        A hold that has run out is corrected by the difference to what it was charged.
+        """
+        ...
+
+    def release(self, hold_id: str) -> Outcome:
+        """End a hold of a call that surely was not billed. What its running out had charged is taken back."""
+        ...
+
+    def charge(self, entry_id: str, actual: Amount, claims: Sequence[Claim]) -> Outcome:
+        """Record what nobody reserved, in one step. Never refused."""
+        ...
+
+    def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
+        """Correct what is spent by ``delta``, which may be negative (an invoice, a result that came later)."""
+        ...
+
+    def expire(self, at_most: int | None = None) -> tuple[str, ...]:
+        """End holds that have run out, and say which. ``reserve`` does this too, a few at a time."""
+        ...
+
+    def balance(self, key: str) -> Balance:
+        """What a key stands at; all zeros for one never used."""
+        ...
+
+    def balances(self, prefix: str = "") -> tuple[Balance, ...]:
+        """What every key stands at whose name begins so, in the order of their names."""
+        ...
+
+    def holds(self, key: str | None = None) -> tuple[OpenHold, ...]:
+        """Every open hold (that claims ``key``)."""
+        ...
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop keys that nobody will use again; those with open holds as soon as the last one ends."""
+        ...
+
+
+class AsyncLedger(Protocol):
+    """:class:`Ledger` for an event loop: the same operations with the same meaning, to be awaited."""
+
+    async def reserve(
+        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None
+    ) -> Granted | Refused: ...
+    async def extend(
+        self, hold_id: str, step: str, claims: Sequence[Claim] = (), ttl: float | None = None
+    ) -> Granted | Refused | Gone: ...
+    async def settle(self, hold_id: str, actual: Amount, claims: Sequence[Claim] = ()) -> Outcome: ...
+    async def release(self, hold_id: str) -> Outcome: ...
+    async def charge(self, entry_id: str, actual: Amount, claims: Sequence[Claim]) -> Outcome: ...
+    async def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome: ...
+    async def expire(self, at_most: int | None = None) -> tuple[str, ...]: ...
+    async def balance(self, key: str) -> Balance: ...
+    async def balances(self, prefix: str = "") -> tuple[Balance, ...]: ...
+    async def holds(self, key: str | None = None) -> tuple[OpenHold, ...]: ...
+    async def forget(self, keys: Sequence[str]) -> None: ...
+
+
+def distinct(claims: Sequence[Claim]) -> Sequence[Claim]:
+    """Each key once. What a ledger counts, while it checks the limits of every claim.
+
+    Raises:
+        LedgerConflict: if one key is claimed for two different amounts.
+        TypeError, ValueError: for amounts that are not whole numbers of at least zero.
+
+    >>> [claim.key for claim in distinct([Claim("a", 1), Claim("b", 2), Claim("a", 1)])]
+    ['a', 'b']
+    """
+    for _, nano_usd, tokens, calls, *_limits in claims:
+        if type(nano_usd + tokens + calls) is not int:
+            raise TypeError(f"a ledger counts in whole numbers, not {claims!r}")
+        if nano_usd < 0 or tokens < 0 or calls < 0:
+            raise ValueError(f"a ledger cannot reserve less than nothing: {claims!r}")
+    if len(claims) < 2 or len({claim[0] for claim in claims}) == len(claims):
+        return claims
+    unique: dict[str, Claim] = {}
+    for claim in claims:
+        if unique.setdefault(claim.key, claim)[1:4] != claim[1:4]:
+            raise LedgerConflict(f"one request claims {claim.key!r} for two different amounts")
+    return tuple(unique.values())
+
+
+def payload(claims: Sequence[Claim]) -> dict[str, tuple[int, int, int]]:
+    """What makes two requests the same: keys and amounts; neither their order nor the limits.
+
+    A ledger that stores a hash instead hashes the sorted items of this.
+
+    >>> payload([Claim("b", 2), Claim("a", 1)]) == payload([Claim("a", 1, limit_nano_usd=9), Claim("b", 2)])
+    True
+    """
+    return {claim.key: claim[1:4] for claim in claims}

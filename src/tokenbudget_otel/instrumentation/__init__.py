@@ -1,0 +1,1 @@
+"""Instrumentors: one file per provider SDK, and one engine shared by all."""

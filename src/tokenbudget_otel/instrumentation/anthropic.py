@@ -1,0 +1,269 @@
+"""Anthropic, also on Bedrock, Vertex and Foundry through its own SDK: the instrumentor and its endpoints.
+
+    >>> from tokenbudget_otel.instrumentation.anthropic import AnthropicInstrumentor
+    >>> AnthropicInstrumentor().instrument()
+    >>> AnthropicInstrumentor().uninstrument()
+
+The SDK makes spans of its own since 1.14. While this instrumentor is active its spans for messages are not
+made: one call, one span.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
+from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
+from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
+from tokenbudget_otel.instrumentation.stainless import (
+    Body,
+    Endpoint,
+    Opened,
+    Peer,
+    StainlessDoor,
+    changed_options,
+)
+from tokenbudget_otel.instrumentation.streams import StreamFormat
+from tokenbudget_otel.instrumentation.telemetry import Telemetry
+from tokenbudget_otel.meter import Meter, Size
+from tokenbudget_otel.usage import TokenUsage
+
+PROVIDER: Final = "anthropic"
+
+CLASSES: Final = {
+    "BaseBedrockClient": "aws.bedrock",
+    "BaseVertexClient": "gcp.vertex_ai",
+    "BaseGoogleCloudClient": "gcp.vertex_ai",
+    "BaseFoundryClient": "azure.ai.inference",
+}
+"""Client classes that stand for the platform that the model runs on."""
+
+MEDIA: Final = MediaTokens(image=(1_600, 5_000), other=(3_000, None))
+"""An image is about width x height / 750 tokens, some 1,600 for one scaled to 1.15 megapixels (Anthropic,
+"Vision"); documents cannot be told beforehand."""
+
+FINISH_REASONS: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_call",
+    "refusal": "content_filter",
+}
+"""Stop reasons in the words of the conventions; others (``pause_turn``) are passed on."""
+
+MARKS: Final = re.compile(rb'"type":\s*"(?:message_start|message_delta|message_stop|error)"')
+TEXT: Final = re.compile(rb'"(?:text|thinking|partial_json)":\s*"((?:[^"\\]|\\.)*)"')
+
+
+def message_usage(usage: Any) -> TokenUsage | None:
+    """Usage of a message. ``input_tokens`` of the API leaves out what was read from and written to the cache,
+    so the whole input is their sum; what compaction used is reported apart and added."""
+    if usage is None:
+        return None
+    counts = _counts(usage)
+    iterations = get(usage, "iterations")
+    for iteration in iterations if isinstance(iterations, list) else ():
+        if get(iteration, "type") == "compaction":
+            for name, value in _counts(iteration).items():
+                if isinstance(value, int):
+                    counts[name] = (counts.get(name) or 0) + value
+    return TokenUsage.reading(counts)
+
+
+def _counts(usage: Any) -> dict[str, Any]:
+    fresh = get(usage, "input_tokens")
+    read, written = get(usage, "cache_read_input_tokens"), get(usage, "cache_creation_input_tokens")
+    known = [value for value in (fresh, read, written) if isinstance(value, int) and value >= 0]
+    return {
+        "input_tokens": sum(known) if isinstance(fresh, int) else None,
+        "output_tokens": get(usage, "output_tokens"),
+        "cache_read_tokens": read,
+        "cache_write_tokens": written,
+        "cache_write_5m_tokens": get(usage, "cache_creation", "ephemeral_5m_input_tokens"),
+        "cache_write_1h_tokens": get(usage, "cache_creation", "ephemeral_1h_input_tokens"),
+        "reasoning_tokens": get(usage, "output_tokens_details", "thinking_tokens"),
+        "web_searches": get(usage, "server_tool_use", "web_search_requests"),
+        "web_fetches": get(usage, "server_tool_use", "web_fetch_requests"),
+        "code_executions": get(usage, "server_tool_use", "code_execution_requests"),
+    }
+
+
+def _tier(usage: Any) -> str | None:
+    """Fast mode has prices of its own, whatever the service tier."""
+    return "fast" if get(usage, "speed") == "fast" else text(get(usage, "service_tier"))
+
+
+class MessageReader:
+    """Message streams. ``message_start`` has the input and a placeholder for the output; ``message_delta`` has
+    cumulative counts, but neither the split of cache writes nor the tier, so both are kept and merged."""
+
+    def __init__(self, _hide_usage: bool = False) -> None:
+        self.complete = False
+        self.usage_is_final = False
+        self.facts = ResponseFacts()
+        self._usage: dict[str, Any] = {}
+
+    def event(self, data: bytes) -> bool:
+        event = json.loads(data)
+        kind = event.get("type")
+        facts = self.facts
+        if kind == "message_start":
+            message = event.get("message")
+            facts.id = text(get(message, "id"))
+            facts.model = text(get(message, "model"))
+            self._take(get(message, "usage"))
+            # The output is not known yet: what stands here is a placeholder, not a count.
+            facts.usage = facts.usage and facts.usage.replace(output_tokens=None)
+        elif kind == "message_delta":
+            if (usage := event.get("usage")) is not None:
+                self._take(usage)
+                self.usage_is_final = get(usage, "output_tokens") is not None
+            if (reason := text(get(event, "delta", "stop_reason"))) is not None:
+                facts.finish_reasons = (FINISH_REASONS.get(reason, reason),)
+        elif kind == "message_stop":
+            self.complete = True
+        elif kind == "error":
+            error = event.get("error")
+            facts.error = (text(get(error, "type")) or "stream_error", text(get(error, "message")) or str(error))
+        return False
+
+    def _take(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            # A field that a later event leaves out, or nulls, keeps its value.
+            self._usage |= {name: value for name, value in usage.items() if value is not None}
+            self.facts.usage = message_usage(self._usage)
+            self.facts.tier = _tier(self._usage)
+
+
+def _size(body: Body, _options: Any) -> Size:
+    tools = body.get("tools")
+    extent = measure(*(body.get(part) for part in ("system", "messages", "tools", "output_config", "output_format")))
+    uses = [get(tool, "max_uses") for tool in tools or () if str(get(tool, "type")).startswith("web_")]
+    # What server-side tools find is read by the model too, and cannot be seen beforehand.
+    unseen = bool(uses) or bool(body.get("mcp_servers")) or bool(body.get("container"))
+    searches = sum(use if isinstance(use, int) else 10 for use in uses)
+    most = body.get("max_tokens")
+    return Size(
+        extent.likely(MEDIA),
+        None if unseen else extent.bound(MEDIA),
+        max_output_tokens=most if isinstance(most, int) and most > 0 else None,
+        extra=TokenUsage(web_searches=searches) if searches else None,
+        cache_write_ttl=_cache_ttl(body),
+    )
+
+
+def _cache_ttl(body: Body) -> str | None:
+    """The dearest time to live of the cache breakpoints in a request."""
+    found: str | None = None
+    stack: list[Any] = [body.get(part) for part in ("cache_control", "system", "messages", "tools")]
+    if isinstance(body.get("cache_control"), Mapping):
+        found = "1h" if get(body, "cache_control", "ttl") == "1h" else "5m"
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list | tuple):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            control = value.get("cache_control")
+            if isinstance(control, dict):
+                if control.get("ttl") == "1h":
+                    return "1h"
+                found = "5m"
+            stack.append(value.get("content"))
+    return found
+
+
+_REQUEST: Final = (
+    (semconv.REQUEST_MAX_TOKENS, ("max_tokens",), int),
+    (semconv.REQUEST_TEMPERATURE, ("temperature",), (int, float)),
+    (semconv.REQUEST_TOP_P, ("top_p",), (int, float)),
+    (semconv.REQUEST_TOP_K, ("top_k",), (int, float)),
+    (semconv.REQUEST_REASONING_LEVEL, ("output_config", "effort"), str),
+    (semconv.ANTHROPIC_REQUEST_SERVICE_TIER, ("service_tier",), str),
+)
+
+
+def _attributes(body: Body) -> Mapping[str, Any]:
+    attributes: dict[str, Any] = {}
+    for name, path, kind in _REQUEST:
+        value = get(body, *path)
+        if isinstance(value, kind) and not isinstance(value, bool):
+            attributes[name] = value
+    if body.get("stream") is True:
+        attributes[semconv.REQUEST_STREAM] = True
+    stops = body.get("stop_sequences")
+    if isinstance(stops, list) and stops and all(isinstance(stop, str) for stop in stops):
+        attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stops)
+    form = get(body, "output_config", "format", "type") or get(body, "output_format", "type")
+    if form == "json_schema":
+        attributes[semconv.OUTPUT_TYPE] = "json"
+    return attributes
+
+
+def _read(data: Any, _body: Body, _provider: str) -> ResponseFacts:
+    reason = text(get(data, "stop_reason"))
+    usage = get(data, "usage")
+    facts = ResponseFacts(
+        id=text(get(data, "id")),
+        model=text(get(data, "model")),
+        finish_reasons=(FINISH_REASONS.get(reason, reason),) if reason else (),
+        usage=message_usage(usage),
+        tier=_tier(usage),
+    )
+    if (tier := text(get(usage, "service_tier"))) is not None:
+        facts.attributes[semconv.ANTHROPIC_RESPONSE_SERVICE_TIER] = tier
+    return facts
+
+
+_FORMAT: Final = StreamFormat(MARKS, TEXT, MessageReader)
+
+MESSAGES: Final = Endpoint(semconv.CHAT, _size, _attributes, _read, lambda _body, _provider: _FORMAT)
+"""``messages`` and ``beta.messages``, the only endpoint that bills when it is called."""
+
+
+class AnthropicDoor(StainlessDoor):
+    """The Anthropic SDK's door."""
+
+    def endpoint(self, method: str, url: str) -> Endpoint | None:
+        if method.lower() == "post" and url.partition("?")[0].endswith("/v1/messages"):
+            return MESSAGES
+        return None
+
+    def peer(self, client: Any) -> Peer:
+        url = client.base_url
+        provider = by_class(client, CLASSES) or provider_of(str(url), PROVIDER)
+        return Peer(provider, url.host, url.port)
+
+    def tier(self, body: Body) -> str | None:
+        return _tier(body)
+
+    def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:  # noqa: ARG002
+        # The SDK makes a span of its own for a request that has a name for it; ours takes its place.
+        if opened.call.owns_span and getattr(opened.options, "span_name", None):
+            opened.options = changed_options(opened.options, span_name=None)
+            conversation = get(getattr(client, "_open_telemetry", None), "conversation_id")
+            if isinstance(conversation, str):
+                opened.call.span.set_attribute(semconv.CONVERSATION_ID, conversation)
+
+
+class AnthropicInstrumentor(StainlessInstrumentor):
+    """Meters the ``anthropic`` SDK, including its clients for Bedrock, Vertex and Foundry.
+
+    Options of :meth:`instrument`: ``tracer_provider``, ``meter_provider`` and ``former_names`` (set attributes
+    under their former names too).
+
+    >>> AnthropicInstrumentor().instrument()
+    >>> AnthropicInstrumentor().uninstrument()
+    """
+
+    sdk = "anthropic"
+    versions = ">= 1, < 3"
+    clients = ("Anthropic", "AsyncAnthropic")
+
+    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:  # noqa: ARG002
+        return AnthropicDoor(telemetry, meter)

@@ -1,0 +1,143 @@
+"""Watching the body of an HTTP response that the program has yet to read.
+
+The byte stream of the response is replaced by one that passes everything on and tells a
+:class:`Watcher` how it ended: read out, closed, failed, cancelled, or dropped. Nothing above it (the
+SDK's stream objects, helpers, raw responses) is touched, so the program gets the SDK's own objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Protocol
+
+from tokenbudget_otel.instrumentation import deferred
+from tokenbudget_otel.instrumentation.guard import log_once
+
+
+class Watcher(Protocol):
+    """Follows one body. ``ended`` is called once or more; the first time counts, and sets ``done``."""
+
+    done: bool
+
+    def chunk(self, data: bytes) -> bytes:
+        """Take bytes that arrived, give those that the program is to see."""
+
+    def rest(self) -> bytes:
+        """The body was read to its end: give what was held back."""
+
+    def ended(self, how: str, error: BaseException | None = None) -> None:
+        """``how``: ``read``, ``closed``, ``cancelled``, ``abandoned`` or ``failed``."""
+
+
+def watch(response: Any, watcher: Watcher) -> None:
+    """Have ``watcher`` follow the body of ``response``, an unread response of httpx or httpx2."""
+    response.stream = _body_class(type(response))(response.stream, watcher)
+    deferred.start()
+
+
+class _Body:
+    """The byte stream, sync and async; mixed with the byte stream classes of the HTTP library at hand."""
+
+    def __init__(self, stream: Any, watcher: Watcher) -> None:
+        self._stream = stream
+        self._watcher = watcher
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else the wrapped stream offers (the anthropic SDK keeps an observer there).
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        watcher = self._watcher
+        try:
+            for data in self._stream:
+                if shown := _shown(watcher, data):
+                    yield shown
+            if rest := _rest(watcher):
+                yield rest
+        except GeneratorExit:
+            raise  # the reader let go; close() or the finaliser follows and knows more
+        except BaseException as error:
+            _end(watcher, "failed", error)
+            raise
+        _end(watcher, "read")
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        finally:
+            _end(self._watcher, "closed")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        watcher = self._watcher
+        try:
+            async for data in self._stream:
+                if shown := _shown(watcher, data):
+                    yield shown
+            if rest := _rest(watcher):
+                yield rest
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError as error:
+            _end(watcher, "cancelled", error)
+            raise
+        except BaseException as error:
+            _end(watcher, "failed", error)
+            raise
+        _end(watcher, "read")
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            _end(self._watcher, "closed")
+
+    def __del__(self) -> None:
+        watcher = self.__dict__.get("_watcher")
+        if watcher is not None and not watcher.done:
+            deferred.defer(lambda: watcher.ended("abandoned"))
+
+
+def _shown(watcher: Watcher, data: bytes) -> bytes:
+    try:
+        return watcher.chunk(data)
+    except Exception as error:
+        log_once("read a streamed response", error)
+        return data
+
+
+def _rest(watcher: Watcher) -> bytes:
+    try:
+        return watcher.rest()
+    except Exception as error:
+        log_once("read a streamed response", error)
+        return b""
+
+
+def _end(watcher: Watcher, how: str, error: BaseException | None = None) -> None:
+    if deferred.in_collector():
+        deferred.defer(lambda: watcher.ended("abandoned", error))
+        return
+    try:
+        watcher.ended(how, error)
+    except Exception as problem:
+        log_once("end a streamed call", problem)
+
+
+_classes: dict[type, type] = {}
+
+
+def _body_class(response_class: type) -> Any:
+    """The body class for responses of this library: httpx and httpx2 check for their own base classes."""
+    if (known := _classes.get(response_class)) is not None:
+        return known
+    for base in response_class.__mro__:
+        library = sys.modules.get(base.__module__.partition(".")[0])
+        sync_stream = getattr(library, "SyncByteStream", None)
+        async_stream = getattr(library, "AsyncByteStream", None)
+        if sync_stream is not None and async_stream is not None:
+            made = type("WatchedBody", (_Body, sync_stream, async_stream), {})
+            _classes[response_class] = made
+            return made
+    raise TypeError(f"{response_class.__module__}.{response_class.__qualname__} is not a response of httpx or httpx2")

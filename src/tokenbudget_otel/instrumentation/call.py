@@ -1,0 +1,348 @@
+"""The lifetime of one call: opened before a byte is sent, finished exactly once, however it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from typing import Any, Final
+
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
+
+from tokenbudget_otel import semconv
+from tokenbudget_otel.budgets import BudgetExceeded
+from tokenbudget_otel.instrumentation.facts import ResponseFacts
+from tokenbudget_otel.instrumentation.suppression import span_of_this_call, suppressed
+from tokenbudget_otel.instrumentation.telemetry import Telemetry
+from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Ticket
+from tokenbudget_otel.money import NANO_PER_USD
+from tokenbudget_otel.scopes import detach
+from tokenbudget_otel.tags import current_tags
+from tokenbudget_otel.usage import UNIT_FIELDS, TokenUsage
+
+_TOKEN_ATTRIBUTES: Final = (
+    ("input_tokens", semconv.USAGE_INPUT_TOKENS),
+    ("output_tokens", semconv.USAGE_OUTPUT_TOKENS),
+    ("cache_read_tokens", semconv.USAGE_CACHE_READ),
+    ("cache_write_tokens", semconv.USAGE_CACHE_WRITE),
+    ("reasoning_tokens", semconv.USAGE_REASONING),
+    ("input_text_tokens", "gen_ai.usage.text.input_tokens"),
+    ("input_audio_tokens", "gen_ai.usage.audio.input_tokens"),
+    ("input_image_tokens", "gen_ai.usage.image.input_tokens"),
+    ("output_text_tokens", "gen_ai.usage.text.output_tokens"),
+    ("output_audio_tokens", "gen_ai.usage.audio.output_tokens"),
+    ("output_image_tokens", "gen_ai.usage.image.output_tokens"),
+    ("cache_read_text_tokens", "gen_ai.usage.text.cache_read.input_tokens"),
+    ("cache_read_audio_tokens", "gen_ai.usage.audio.cache_read.input_tokens"),
+    ("cache_read_image_tokens", "gen_ai.usage.image.cache_read.input_tokens"),
+    *(
+        (name, semconv.USAGE_UNIT_PREFIX + name)
+        for name in (
+            "cache_write_5m_tokens", "cache_write_30m_tokens", "cache_write_1h_tokens", "cache_write_12h_tokens",
+            "tool_use_input_tokens", "citation_tokens", "rejected_prediction_tokens", *UNIT_FIELDS,
+        )
+    ),
+)  # fmt: skip
+
+_TOKEN_METRICS: Final = (("input", "input_tokens"), ("output", "output_tokens"))
+
+
+class LlmCall:
+    """One call to a provider, from its admission to its end.
+
+    The span is ours, or one that somebody else made for this very call (then only what they lack is added),
+    or none where spans are suppressed. Metering and budgets do not depend on it.
+    """
+
+    __slots__ = ("_attached", "_first_chunk", "_former", "_meter", "_once", "_own", "_started", "_telemetry",
+                 "_wall_start", "context", "request", "response_attributes", "span", "ticket")  # fmt: skip
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        meter: Meter,
+        request: Request,
+        *,
+        server: tuple[str | None, int | None] = (None, None),
+        attributes: Callable[[], Mapping[str, Any]] | None = None,
+        admit: bool = True,
+    ) -> None:
+        """Admit the call and open its span. ``attributes`` is asked for further ones if the span records.
+
+        Without ``admit`` no budget is asked: for requests that cost nothing themselves.
+
+        Raises:
+            BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
+        """
+        self._telemetry = telemetry
+        self._meter = meter
+        self.request = request
+        self._once = [None]
+        self._attached: Token[Context] | None = None
+        self._first_chunk: float | None = None
+        parent = request.context if request.context is not None else context_api.get_current()
+        self._wall_start = time.time_ns()
+        self._started = time.perf_counter()
+        try:
+            self.ticket = meter.admit(request) if admit else Ticket(request, None)
+        except BudgetExceeded as refusal:
+            self._open_span(parent, server, attributes)
+            self._refused(refusal)
+            raise
+        self._open_span(parent, server, attributes)
+
+    def _open_span(
+        self,
+        parent: Context,
+        server: tuple[str | None, int | None],
+        attributes: Callable[[], Mapping[str, Any]] | None,
+    ) -> None:
+        request = self.request
+        self.context = parent
+        self._own = False
+        adopted = span_of_this_call(parent, request.operation, request.model)
+        if adopted is not None:
+            self.span: Span = adopted
+        elif suppressed(parent):
+            self.span = INVALID_SPAN
+        else:
+            self._own = True
+            start: dict[str, Any] = {
+                semconv.OPERATION_NAME: request.operation,
+                semconv.PROVIDER_NAME: request.provider,
+            }
+            if request.model:
+                start[semconv.REQUEST_MODEL] = request.model
+            if server[0] is not None:
+                start[semconv.SERVER_ADDRESS] = server[0]
+            if server[1] is not None:
+                start[semconv.SERVER_PORT] = server[1]
+            if self._telemetry.former_names:
+                start[semconv.FORMER_NAMES[semconv.PROVIDER_NAME]] = request.provider
+            self.span = self._telemetry.tracer.start_span(
+                f"{request.operation} {request.model}" if request.model else request.operation,
+                parent,
+                SpanKind.CLIENT,
+                start,
+                start_time=self._wall_start,
+            )
+            self.context = trace.set_span_in_context(self.span, parent)
+        if self.span.is_recording():
+            if self._own and attributes is not None:
+                self.span.set_attributes(attributes())
+            for name, value in request.tags.items():
+                self.span.set_attribute(semconv.TAG_PREFIX + name, value)
+
+    # --- while the SDK works -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> LlmCall:
+        """Make the span current, so that spans of the HTTP client become its children."""
+        self._attached = context_api.attach(self.context)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._attached is not None:
+            detach(self._attached)
+            self._attached = None
+
+    def chunk_arrived(self) -> None:
+        """Note the time of the first chunk of a stream."""
+        if self._first_chunk is None:
+            self._first_chunk = time.perf_counter() - self._started
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    @property
+    def owns_span(self) -> bool:
+        """Whether the span of this call is ours."""
+        return self._own
+
+    @property
+    def finished(self) -> bool:
+        """Whether the call has ended."""
+        return not self._once
+
+    def finish(
+        self,
+        outcome: str,
+        facts: ResponseFacts,
+        error: BaseException | None = None,
+        *,
+        billed: bool = True,
+        book: Callable[[Reading], Charge] | None = None,
+        keep_ticket: bool = False,
+    ) -> Charge | None:
+        """End the call: settle or release, write the span, record the metrics. Only the first time counts.
+
+        Args:
+            outcome: one of the values of :data:`tokenbudget_otel.semconv.CALL_OUTCOME`.
+            facts: what the response said.
+            error: what the program is told, if it is told of an error.
+            billed: whether the provider may have billed the call.
+            book: how the usage is booked; by settling the reservation of this call, unless said otherwise.
+            keep_ticket: leave the reservation open: the usage will be known later (background responses).
+        """
+        try:
+            self._once.pop()
+        except IndexError:
+            return None
+        duration = time.perf_counter() - self._started
+        charge: Charge | None = None
+        try:
+            if not billed:
+                self._meter.release(self.ticket)
+            elif not keep_ticket:
+                reading = facts.reading()
+                charge = book(reading) if book is not None else self._meter.settle(self.ticket, reading)
+        finally:
+            try:
+                error_type = self._write_span(outcome, facts, error, charge)
+                self._record(duration, facts, charge, error_type)
+            finally:
+                if self._own:
+                    self.span.end()
+        return charge
+
+    def _refused(self, refusal: BudgetExceeded) -> None:
+        self._once.pop()
+        name = type(refusal)
+        error_type = f"{name.__module__.partition('.')[0]}.{name.__name__}"
+        self._telemetry.refusals.add(
+            1,
+            {
+                semconv.PROVIDER_NAME: self.request.provider,
+                semconv.REQUEST_MODEL: self.request.model,
+                semconv.BUDGET_NAME: str(refusal.budget),
+            },
+        )
+        if self.span.is_recording():
+            self.span.set_attributes(
+                {
+                    semconv.CALL_ID: self.request.id,
+                    semconv.CALL_OUTCOME: "refused",
+                    semconv.BUDGET_NAME: str(refusal.budget),
+                    semconv.ERROR_TYPE: error_type,
+                }
+            )
+            self.span.set_status(Status(StatusCode.ERROR, str(refusal)))
+        if self._own:
+            self.span.end()
+
+    def _write_span(
+        self, outcome: str, facts: ResponseFacts, error: BaseException | None, charge: Charge | None
+    ) -> str | None:
+        error_type = facts.error[0] if facts.error else error_name(error) if error is not None else None
+        span = self.span
+        if not span.is_recording():
+            return error_type
+        attributes: dict[str, Any] = {semconv.CALL_ID: self.request.id, semconv.CALL_OUTCOME: outcome}
+        if charge is not None:
+            attributes |= charge_attributes(charge, former_names=self._telemetry.former_names, tokens=self._own)
+        if self._own:
+            for name, value in (
+                (semconv.RESPONSE_ID, facts.id),
+                (semconv.RESPONSE_MODEL, facts.model),
+                (semconv.RESPONSE_FINISH_REASONS, facts.finish_reasons or None),
+                (semconv.RESPONSE_STATUS, facts.status),
+                (semconv.RESPONSE_TIME_TO_FIRST_CHUNK, self._first_chunk),
+                (semconv.ERROR_TYPE, error_type),
+            ):
+                if value is not None:
+                    attributes[name] = value
+            attributes |= facts.attributes
+            if error_type is not None:
+                message = facts.error[1] if facts.error else str(error)
+                span.set_status(Status(StatusCode.ERROR, message[:1_000]))
+        span.set_attributes(attributes)
+        return error_type
+
+    def _record(self, duration: float, facts: ResponseFacts, charge: Charge | None, error_type: str | None) -> None:
+        request, telemetry = self.request, self._telemetry
+        attributes: dict[str, Any] = {
+            semconv.OPERATION_NAME: request.operation,
+            semconv.PROVIDER_NAME: request.provider,
+        }
+        if request.model:
+            attributes[semconv.REQUEST_MODEL] = request.model
+        if facts.model is not None:
+            attributes[semconv.RESPONSE_MODEL] = facts.model
+        if charge is not None and charge.cost.nano_usd:
+            telemetry.cost.add(charge.cost.nano_usd / NANO_PER_USD, attributes, self.context)
+        if not self._own:
+            return  # whoever made the span also records the standard metrics
+        if charge is not None and charge.usage is not None:
+            for kind, field in _TOKEN_METRICS:
+                if (count := getattr(charge.usage, field)) is not None:
+                    telemetry.token_usage.record(count, {**attributes, semconv.TOKEN_TYPE: kind}, self.context)
+        if self._first_chunk is not None:
+            telemetry.time_to_first_chunk.record(self._first_chunk, attributes, self.context)
+        if error_type is not None:
+            attributes = {**attributes, semconv.ERROR_TYPE: error_type}
+        telemetry.duration.record(duration, attributes, self.context)
+
+
+def charge_attributes(charge: Charge, *, former_names: bool = False, tokens: bool = True) -> dict[str, Any]:
+    """Span attributes of what a call used (with ``tokens``) and cost."""
+    attributes: dict[str, Any] = {}
+    if tokens and charge.usage is not None:
+        attributes |= usage_attributes(charge.usage, former_names=former_names)
+    if charge.estimated:
+        attributes[semconv.USAGE_ESTIMATED] = True
+    cost = charge.cost
+    attributes[semconv.COST_STATE] = cost.state
+    if cost.nano_usd is not None:
+        attributes[semconv.USAGE_COST] = cost.nano_usd / NANO_PER_USD
+        for part, nano_usd in cost.breakdown.items():
+            attributes[semconv.COST_PART_PREFIX + part] = nano_usd / NANO_PER_USD
+    for name, value in (
+        (semconv.COST_SOURCE, cost.source),
+        (semconv.COST_SOURCE_VERSION, cost.source_version),
+        (semconv.COST_MODEL, cost.model),
+        (semconv.COST_UNPRICED, cost.unpriced or None),
+    ):
+        if value is not None:
+            attributes[name] = value
+    return attributes
+
+
+def usage_attributes(usage: TokenUsage, *, former_names: bool = False) -> dict[str, Any]:
+    """Span attributes of every count that is known."""
+    known = usage.__dict__
+    attributes: dict[str, Any] = {}
+    for field, name in _TOKEN_ATTRIBUTES:
+        value = known.get(field)
+        if value is not None:
+            attributes[name] = value if isinstance(value, int) else float(value)
+            if former_names and (former := semconv.FORMER_NAMES.get(name)) is not None:
+                attributes[former] = attributes[name]
+    return attributes
+
+
+def error_name(error: BaseException) -> str:
+    """``error.type`` of an exception: its full name, with the SDK's public module (``openai.RateLimitError``)."""
+    kind = type(error)
+    module = kind.__module__
+    if module == "builtins":
+        return kind.__qualname__
+    # SDKs raise from private modules (openai._exceptions) what they publish at the top.
+    return f"{module.partition('._')[0]}.{kind.__qualname__}"
+
+
+def open_request(
+    provider: str, model: str, operation: str, size: Any, *, tier: str | None = None, at: float | None = None
+) -> Request:
+    """A request of the current context."""
+    ctx = context_api.get_current()
+    return Request(
+        provider,
+        model,
+        operation,
+        size,
+        tier=tier,
+        at=time.time() if at is None else at,
+        tags=current_tags(ctx),
+        context=ctx,
+    )

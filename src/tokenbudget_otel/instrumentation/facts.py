@@ -1,0 +1,65 @@
+"""What a door reads off a request and a response: plain data, the same for every provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenbudget_otel.meter import Reading
+from tokenbudget_otel.usage import TokenUsage
+
+
+@dataclass(slots=True)
+class ResponseFacts:
+    """What a response says about itself.
+
+    Attributes:
+        usage: what it says was used; ``None`` where it says nothing.
+        estimated: whether the usage is an estimate of ours.
+        status: where the response stands, for APIs that have such a thing (``completed``, ``queued`` …).
+        background: whether the provider goes on working on it after the connection is closed.
+        error: the error that the response itself reports (an in-stream error event, a failed response):
+            its type and its message.
+        attributes: further span attributes.
+        output: the generated content as plain data; only read when content is captured.
+    """
+
+    id: str | None = None
+    model: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    usage: TokenUsage | None = None
+    estimated: bool = False
+    tier: str | None = None
+    reported_nano_usd: int | None = None
+    status: str | None = None
+    background: bool = False
+    error: tuple[str, str] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    output: Any = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the usage will only be known later, by retrieving the response."""
+        return self.background and self.usage is None and self.status in ("queued", "in_progress")
+
+    def reading(self) -> Reading:
+        """The part of it that the meter books."""
+        return Reading(self.usage, self.model, self.tier, self.reported_nano_usd, self.estimated)
+
+
+def get(source: Any, *path: str) -> Any:
+    """Follow ``path`` through mappings and objects; ``None`` where it ends early.
+
+    SDKs give typed objects, raw responses give dictionaries; both are read by the same tables.
+    """
+    for name in path:
+        if source is None:
+            return None
+        source = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+    return source
+
+
+def text(value: Any) -> str | None:
+    """``value`` if it is a string with something in it."""
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,395 @@
+"""OpenAI, and every host that speaks its API: the instrumentor, and what its endpoints are.
+
+>>> from tokenbudget_otel.instrumentation.openai import OpenAIInstrumentor
+>>> OpenAIInstrumentor().instrument()
+>>> OpenAIInstrumentor().uninstrument()
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
+from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
+from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
+from tokenbudget_otel.instrumentation.openai_streams import (
+    CHUNK_MARKS,
+    CHUNK_TEXT,
+    MEDIA_MARKS,
+    RESPONSE_MARKS,
+    RESPONSE_TEXT,
+    ChunkReader,
+    MediaEventReader,
+    ResponseEventReader,
+    read_response,
+)
+from tokenbudget_otel.instrumentation.openai_usage import audio_usage, chat_usage, image_usage, reported_cost
+from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
+from tokenbudget_otel.instrumentation.stainless import (
+    Body,
+    Endpoint,
+    Opened,
+    Peer,
+    StainlessDoor,
+    changed_options,
+)
+from tokenbudget_otel.instrumentation.streams import StreamFormat
+from tokenbudget_otel.instrumentation.telemetry import Telemetry
+from tokenbudget_otel.meter import Meter, Size
+from tokenbudget_otel.usage import TokenUsage
+
+PROVIDER: Final = "openai"
+
+CLASSES: Final = {
+    "BaseAzureClient": "azure.ai.openai",
+    "BedrockOpenAI": "aws.bedrock",
+    "BaseBedrockClient": "aws.bedrock",
+}
+"""Client classes that stand for a provider, whatever their base URL."""
+
+MEDIA: Final = MediaTokens(image=(1_100, 50_000), other=(1_000, None))
+"""Image parts: gpt-4o-mini bills the most tokens of all, 48,169 for eight tiles at high detail
+(OpenAI, "Images and vision": 2,833 + 8 x 5,667). Files and audio cannot be told beforehand."""
+
+IMAGE_OUTPUT_TOKENS: Final = 16_384
+"""Output tokens allowed for one generated image; gpt-image-1 in high quality, 1024 x 1536, makes 6,240."""
+
+REFUSES_STREAM_OPTIONS: Final = frozenset(("mistral_ai", "perplexity"))
+"""Providers that refuse ``stream_options`` and send the usage without being asked."""
+
+
+# --- requests ----------------------------------------------------------------------------------------------------
+
+
+def _chat_size(body: Body, _options: Any) -> Size:
+    extent = measure(*(body.get(part) for part in ("messages", "tools", "functions", "response_format")))
+    return Size(
+        extent.likely(MEDIA),
+        extent.bound(MEDIA),
+        max_output_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
+        choices=_count(body, "n") or 1,
+    )
+
+
+def _completion_size(body: Body, _options: Any) -> Size:
+    prompt = body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    extent = measure(prompt, body.get("suffix"))
+    choices = max(_count(body, "n") or 1, _count(body, "best_of") or 1)
+    # 16 is the API's own default for max_tokens of legacy completions.
+    return Size(extent.likely(MEDIA), extent.bound(MEDIA), _count(body, "max_tokens") or 16, prompts * choices)
+
+
+def _response_size(body: Body, _options: Any) -> Size:
+    parts = ("input", "instructions", "tools", "text", "prompt")
+    extent = measure(*(body.get(part) for part in parts))
+    # Earlier turns and stored prompts are not in the request; only the context window bounds them. The same
+    # goes for what server-side tools feed back into the model.
+    unseen = any(body.get(name) for name in ("previous_response_id", "conversation", "prompt"))
+    server_tools = [tool for tool in body.get("tools") or () if get(tool, "type") not in ("function", "custom")]
+    searches = _count(body, "max_tool_calls") if server_tools else None
+    return Size(
+        extent.likely(MEDIA),
+        None if unseen or server_tools else extent.bound(MEDIA),
+        max_output_tokens=_count(body, "max_output_tokens"),
+        extra=TokenUsage(web_searches=searches) if searches and _searches(server_tools) else None,
+    )
+
+
+def _searches(tools: list[Any]) -> bool:
+    return any(str(get(tool, "type")).startswith("web_search") for tool in tools)
+
+
+def _embedding_size(body: Body, _options: Any) -> Size:
+    inputs = body.get("input")
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], int):
+        tokens = len(inputs)
+        return Size(tokens, tokens, expected_output_tokens=0)
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], list):
+        tokens = sum(len(tokens) for tokens in inputs)
+        return Size(tokens, tokens, expected_output_tokens=0)
+    extent = measure(inputs)
+    return Size(extent.likely(MEDIA), extent.bound(MEDIA), expected_output_tokens=0)
+
+
+def _image_size(body: Body, options: Any) -> Size:
+    extent = measure(body.get("prompt"))
+    images = _count(body, "n") or 1
+    pictures = len(options.files or ())
+    bound = extent.bound(MEDIA)
+    return Size(
+        extent.likely(MEDIA) + pictures * MEDIA.image[0],
+        None if bound is None else bound + pictures * MEDIA.image[1],
+        max_output_tokens=IMAGE_OUTPUT_TOKENS,
+        choices=images,
+        expected_output_tokens=1_500,
+        extra=TokenUsage(output_images=images),
+    )
+
+
+def _transcription_size(_body: Body, _options: Any) -> Size:
+    # The length of the audio is not known before it is decoded: the context window bounds it.
+    return Size(1_000, None, expected_output_tokens=200)
+
+
+def _speech_size(body: Body, _options: Any) -> Size:
+    said = text(body.get("input")) or ""
+    extent = measure(said, body.get("instructions"))
+    return Size(extent.likely(MEDIA), extent.bound(MEDIA), extra=TokenUsage(input_characters=len(said)))
+
+
+def _count(body: Body, name: str) -> int | None:
+    value = body.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+_SAMPLING: Final = (
+    (semconv.REQUEST_TEMPERATURE, "temperature", (int, float)),
+    (semconv.REQUEST_TOP_P, "top_p", (int, float)),
+    (semconv.REQUEST_FREQUENCY_PENALTY, "frequency_penalty", (int, float)),
+    (semconv.REQUEST_PRESENCE_PENALTY, "presence_penalty", (int, float)),
+    (semconv.REQUEST_SEED, "seed", int),
+    (semconv.REQUEST_MAX_TOKENS, "max_tokens", int),
+    (semconv.REQUEST_MAX_TOKENS, "max_completion_tokens", int),
+    (semconv.REQUEST_MAX_TOKENS, "max_output_tokens", int),
+    (semconv.REQUEST_REASONING_LEVEL, "reasoning_effort", str),
+    (semconv.REQUEST_PREVIOUS_RESPONSE_ID, "previous_response_id", str),
+    (semconv.EMBEDDINGS_DIMENSION_COUNT, "dimensions", int),
+    (semconv.OPENAI_REQUEST_SERVICE_TIER, "service_tier", str),
+)
+
+_OUTPUT_TYPES: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
+
+
+def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
+    attributes: dict[str, Any] = {}
+    for name, field, kind in _SAMPLING:
+        value = body.get(field)
+        if isinstance(value, kind) and not isinstance(value, bool):
+            attributes[name] = value
+    if body.get("stream") is True:
+        attributes[semconv.REQUEST_STREAM] = True
+    stop = body.get("stop")
+    if isinstance(stop, str):
+        attributes[semconv.REQUEST_STOP_SEQUENCES] = (stop,)
+    elif isinstance(stop, list) and all(isinstance(one, str) for one in stop):
+        attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stop)
+    if (choices := _count(body, "n")) is not None and choices != 1:
+        attributes[semconv.REQUEST_CHOICE_COUNT] = choices
+    if (effort := text(get(body.get("reasoning"), "effort"))) is not None:
+        attributes[semconv.REQUEST_REASONING_LEVEL] = effort
+    form = get(body.get("response_format"), "type") or get(body.get("text"), "format", "type")
+    if isinstance(form, str) and form in _OUTPUT_TYPES:
+        attributes[semconv.OUTPUT_TYPE] = _OUTPUT_TYPES[form]
+    if isinstance(encoding := body.get("encoding_format"), str):
+        attributes[semconv.REQUEST_ENCODING_FORMATS] = (encoding,)
+    conversation = body.get("conversation")
+    if (conversation_id := text(conversation) or text(get(conversation, "id"))) is not None:
+        attributes[semconv.CONVERSATION_ID] = conversation_id
+    if api_type is not None:
+        attributes[semconv.OPENAI_API_TYPE] = api_type
+    return attributes
+
+
+# --- responses ---------------------------------------------------------------------------------------------------
+
+
+def _read_chat(data: Any, _body: Body, provider: str) -> ResponseFacts:
+    choices = get(data, "choices")
+    reasons = tuple(
+        reason
+        for choice in (choices if isinstance(choices, list) else ())
+        if (reason := text(get(choice, "finish_reason")))
+    )
+    usage = get(data, "usage")
+    facts = ResponseFacts(
+        id=text(get(data, "id")),
+        model=text(get(data, "model")),
+        finish_reasons=reasons,
+        usage=chat_usage(usage, provider),
+        tier=text(get(data, "service_tier")),
+        reported_nano_usd=reported_cost(usage, provider),
+    )
+    if (fingerprint := text(get(data, "system_fingerprint"))) is not None:
+        facts.attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
+    if (upstream := text(get(data, "provider"))) is not None and provider == "openrouter":
+        facts.attributes["tokenbudget.upstream_provider"] = upstream
+    return facts
+
+
+def _read_response(data: Any, _body: Body, _provider: str) -> ResponseFacts:
+    return read_response(data)
+
+
+def _read_images(data: Any, _body: Body, _provider: str) -> ResponseFacts:
+    return ResponseFacts(usage=image_usage(data))
+
+
+def _read_audio(data: Any, _body: Body, _provider: str) -> ResponseFacts:
+    return ResponseFacts(usage=audio_usage(data))
+
+
+def _spoken(body: Body) -> ResponseFacts:
+    """Speech comes back as audio without a count; models billed by the character are billed by the input."""
+    said = body.get("input")
+    return ResponseFacts(usage=TokenUsage(input_characters=len(said)) if isinstance(said, str) else None)
+
+
+def _chunks(_body: Body, provider: str) -> StreamFormat:
+    return StreamFormat(CHUNK_MARKS, CHUNK_TEXT, functools.partial(ChunkReader, provider))
+
+
+def _events(_body: Body, _provider: str) -> StreamFormat:
+    return StreamFormat(RESPONSE_MARKS, RESPONSE_TEXT, ResponseEventReader)
+
+
+def _media(operation: str) -> Any:
+    form = StreamFormat(MEDIA_MARKS, RESPONSE_TEXT, lambda _hide: MediaEventReader(operation))
+    return lambda _body, _provider: form
+
+
+_CHAT = functools.partial(_request_attributes, "chat_completions")
+_RESPONSES = functools.partial(_request_attributes, "responses")
+_PLAIN = functools.partial(_request_attributes, None)
+
+_RESPONSE = Endpoint(semconv.CHAT, _response_size, _RESPONSES, _read_response, _events)
+
+ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
+    ("post", "/chat/completions"): Endpoint(
+        semconv.CHAT, _chat_size, _CHAT, _read_chat, _chunks, wants_usage=True
+    ),
+    ("post", "/completions"): Endpoint(
+        semconv.TEXT_COMPLETION, _completion_size, _PLAIN, _read_chat, _chunks, wants_usage=True
+    ),
+    ("post", "/responses"): _RESPONSE,
+    ("post", "/responses/compact"): _RESPONSE,
+    ("post", "/embeddings"): Endpoint(semconv.EMBEDDINGS, _embedding_size, _PLAIN, _read_chat),
+    ("post", "/images/generations"): Endpoint(
+        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, _media(semconv.IMAGE_GENERATION)
+    ),
+    ("post", "/images/edits"): Endpoint(
+        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, _media(semconv.IMAGE_GENERATION)
+    ),
+    ("post", "/images/variations"): Endpoint(semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images),
+    ("post", "/audio/transcriptions"): Endpoint(
+        semconv.TRANSCRIPTION, _transcription_size, _PLAIN, _read_audio, _media(semconv.TRANSCRIPTION),
+        binary=lambda _body: ResponseFacts(),
+    ),
+    ("post", "/audio/translations"): Endpoint(
+        semconv.TRANSLATION, _transcription_size, _PLAIN, _read_audio, binary=lambda _body: ResponseFacts()
+    ),
+    ("post", "/audio/speech"): Endpoint(
+        semconv.SPEECH, _speech_size, _PLAIN, _read_audio, _media(semconv.SPEECH), binary=_spoken
+    ),
+}  # fmt: skip
+"""Every endpoint that bills, by method and path."""
+
+_FETCH: Final = Endpoint(
+    semconv.FETCH_RESPONSE, lambda _body, _options: Size(0, 0), _RESPONSES, _read_response, _events, billed=False
+)
+"""Looking at a response that was made before, or stopping it: free, but the usage of a response that went on
+in the background becomes known here."""
+
+_ENDING: Final = re.compile("(" + "|".join(re.escape(path) for _, path in ENDPOINTS) + ")$")
+_RESPONSE_ID: Final = re.compile(r"/responses/(resp[\w-]+)(?:/cancel)?$")
+
+
+# --- the door ----------------------------------------------------------------------------------------------------
+
+
+class OpenAIDoor(StainlessDoor):
+    """The OpenAI SDK's door.
+
+    Args:
+        stream_usage: whether streams are asked for their usage (``stream_options.include_usage``) where the
+            program does not ask itself; the additional chunk is withheld from it.
+    """
+
+    def __init__(self, telemetry: Telemetry, meter: Meter, *, stream_usage: bool = True) -> None:
+        super().__init__(telemetry, meter)
+        self._stream_usage = stream_usage
+        self._refusing: set[str] = set()
+        self._background = BackgroundResponses(meter)
+
+    def endpoint(self, method: str, url: str) -> Endpoint | None:
+        method = method.lower()
+        known = ENDPOINTS.get((method, url))
+        if known is not None:
+            return known
+        path = url.partition("?")[0]
+        if _RESPONSE_ID.search(path) and method in ("get", "post"):
+            return _FETCH
+        if (ending := _ENDING.search(path)) is not None:
+            return ENDPOINTS.get((method, ending.group(1)))
+        return None
+
+    def peer(self, client: Any) -> Peer:
+        url = client.base_url
+        provider = by_class(client, CLASSES) or provider_of(str(url), PROVIDER)
+        return Peer(provider, url.host, url.port)
+
+    def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
+        body = opened.body
+        if not (stream and opened.endpoint.wants_usage and self._stream_usage and body.get("stream") is True):
+            return
+        asked = body.get("stream_options")
+        if asked is not None and (not isinstance(asked, Mapping) or "include_usage" in asked):
+            return
+        if opened.peer.provider in REFUSES_STREAM_OPTIONS or str(client.base_url) in self._refusing:
+            return
+        options = opened.options
+        headers = options.headers if isinstance(options.headers, Mapping) else {}
+        if not any(name.lower() == "accept-encoding" for name in headers):
+            # The chunk that we asked for can only be withheld from a body that is not compressed.
+            headers = {**headers, "Accept-Encoding": "identity"}
+        opened.options = changed_options(
+            options,
+            json_data={**options.json_data, "stream_options": {**(asked or {}), "include_usage": True}},
+            headers=headers,
+        )
+        opened.asked_usage = True
+        opened.base_url = str(client.base_url)
+
+    def refused_change(self, opened: Opened, error: BaseException) -> bool:
+        if getattr(error, "status_code", None) not in (400, 422):
+            return False
+        message = f"{error} {getattr(error, 'body', '')}"
+        if "stream_options" not in message and "include_usage" not in message:
+            return False
+        self._refusing.add(opened.base_url)
+        return True
+
+    def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
+        if opened.endpoint is _FETCH:
+            book = self._background.booking(opened.peer.provider, facts)
+            opened.call.finish(outcome, facts, error, billed=book is not None, book=book)
+            return
+        if facts.unfinished and facts.id is not None:
+            self._background.remember(facts.id, opened.call.ticket)
+        super().finish(opened, outcome, facts, error)
+
+
+class OpenAIInstrumentor(StainlessInstrumentor):
+    """Meters the ``openai`` SDK, for OpenAI itself, Azure OpenAI and every compatible host.
+
+    Options of :meth:`instrument`: ``tracer_provider``, ``meter_provider``, ``stream_usage`` (see
+    :class:`OpenAIDoor`; also ``TOKENBUDGET_STREAM_USAGE=false``) and ``former_names`` (set attributes under
+    their former names too).
+
+    >>> OpenAIInstrumentor().instrument()
+    >>> OpenAIInstrumentor().uninstrument()
+    """
+
+    sdk = "openai"
+    versions = ">= 2, < 4"
+    clients = ("OpenAI", "AsyncOpenAI")
+
+    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:
+        asked = os.environ.get("TOKENBUDGET_STREAM_USAGE", "true").strip().lower() not in ("false", "0", "no", "off")
+        return OpenAIDoor(telemetry, meter, stream_usage=bool(options.get("stream_usage", asked)))

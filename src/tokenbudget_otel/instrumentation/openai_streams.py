@@ -1,0 +1,146 @@
+"""How OpenAI's event streams are read: chat and completions chunks, Responses events, audio and image events."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.openai_usage import (
+    audio_usage,
+    chat_usage,
+    image_usage,
+    reported_cost,
+    response_usage,
+)
+
+DONE: Final = b"[DONE]"
+
+CHUNK_MARKS: Final = re.compile(
+    rb'"usage":\s*\{|"finish_reason":\s*"|"error":\s*[{"]|"x_groq":|data:\s*\[DONE\]'
+)  # fmt: skip
+CHUNK_TEXT: Final = re.compile(
+    rb'"(?:content|text|refusal|reasoning|reasoning_content|arguments)":\s*"((?:[^"\\]|\\.)*)"'
+)
+
+RESPONSE_MARKS: Final = re.compile(
+    rb'"type":\s*"(?:error|response\.(?:created|queued|completed|failed|incomplete|cancelled))"'
+)
+RESPONSE_TEXT: Final = re.compile(rb'"delta":\s*"((?:[^"\\]|\\.)*)"')
+
+MEDIA_MARKS: Final = re.compile(rb'"type":\s*"(?:error|[\w.]+\.(?:done|completed))"|"error":\s*\{')
+
+
+def stream_error(error: Any) -> tuple[str, str]:
+    """Type and message of an error that came inside a stream."""
+    kind = text(get(error, "code")) or text(get(error, "type")) or "stream_error"
+    return kind, text(get(error, "message")) or str(error)
+
+
+class ChunkReader:
+    """Chat completions and legacy completions: chunks of choices, the usage on the last one.
+
+    Args:
+        provider: who sends them; the meaning of some counts depends on it.
+        hide_usage: whether the chunk that only our ``include_usage`` brought is withheld.
+    """
+
+    def __init__(self, provider: str, hide_usage: bool) -> None:
+        self.complete = False
+        self.usage_is_final = False
+        self.facts = ResponseFacts()
+        self._provider = provider
+        self._hide_usage = hide_usage
+
+    def event(self, data: bytes) -> bool:
+        if data.startswith(DONE):
+            self.complete = True
+            return False
+        chunk = json.loads(data)
+        facts = self.facts
+        error = get(chunk, "error")
+        if error:
+            facts.error = stream_error(error)
+            return False
+        facts.id = facts.id or text(get(chunk, "id"))
+        facts.model = text(get(chunk, "model")) or facts.model
+        facts.tier = text(get(chunk, "service_tier")) or facts.tier
+        choices = get(chunk, "choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if (reason := text(get(choice, "finish_reason"))) is not None:
+                facts.finish_reasons += (reason,)
+                self.complete = True
+        usage = get(chunk, "usage") or get(chunk, "x_groq", "usage")
+        if usage is not None and (read := chat_usage(usage, self._provider)):
+            facts.usage = read
+            facts.reported_nano_usd = reported_cost(usage, self._provider)
+            self.usage_is_final = self.complete = True
+            return self._hide_usage and choices == []
+        return False
+
+
+class ResponseEventReader:
+    """The Responses API: typed events, the whole response with its usage in the last one."""
+
+    def __init__(self, _hide_usage: bool = False) -> None:
+        self.complete = False
+        self.usage_is_final = False
+        self.facts = ResponseFacts()
+
+    def event(self, data: bytes) -> bool:
+        event = json.loads(data)
+        kind = get(event, "type")
+        if kind == "error":
+            self.facts.error = stream_error(get(event, "error") or event)
+            return False
+        response = get(event, "response")
+        if response is None:
+            return False
+        self.facts = read_response(response, self.facts)
+        if kind in ("response.created", "response.queued"):
+            return False
+        self.complete = True
+        self.usage_is_final = self.facts.usage is not None
+        return False
+
+
+class MediaEventReader:
+    """Speech, transcription and image streams: the last event has the usage."""
+
+    def __init__(self, operation: str) -> None:
+        self.complete = False
+        self.usage_is_final = False
+        self.facts = ResponseFacts()
+        self._read = image_usage if operation == "image_generation" else audio_usage
+
+    def event(self, data: bytes) -> bool:
+        if data.startswith(DONE):
+            return False
+        event = json.loads(data)
+        if (error := get(event, "error")) is not None or get(event, "type") == "error":
+            self.facts.error = stream_error(error or event)
+            return False
+        if str(get(event, "type")).endswith((".done", ".completed")):
+            self.complete = True
+            if (usage := self._read(event)) is not None:
+                self.facts.usage = usage
+                self.usage_is_final = True
+        return False
+
+
+def read_response(response: Any, facts: ResponseFacts | None = None) -> ResponseFacts:
+    """A response of the Responses API."""
+    facts = facts or ResponseFacts()
+    facts.id = text(get(response, "id")) or facts.id
+    facts.model = text(get(response, "model")) or facts.model
+    facts.tier = text(get(response, "service_tier")) or facts.tier
+    facts.status = text(get(response, "status")) or facts.status
+    facts.background = get(response, "background") is True or facts.background
+    facts.usage = response_usage(response) or facts.usage
+    if facts.status == "failed":
+        facts.error = stream_error(get(response, "error") or "the response failed")
+    reason = text(get(response, "incomplete_details", "reason"))
+    if facts.status in ("completed", "incomplete"):
+        facts.finish_reasons = (reason or "stop",)
+    return facts

@@ -1,0 +1,88 @@
+"""How large a JSON request is, before it is sent: a likely number of input tokens, and a bound.
+
+The bound rests on two facts. Byte-level tokenizers (those of all providers here) make at most one token
+of a byte of UTF-8, and the framing that a provider adds is small and counted generously. Parts that
+are not text have bounds of their own; where something cannot be seen at all (a stored conversation, a
+file id), there is no bound but the model's context window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+BYTES_PER_TOKEN: Final = 4
+"""English text has about four bytes to a token: the usual rule of thumb of the providers' documentation."""
+
+FRAMING_PER_NODE: Final = 12
+"""Tokens of framing allowed for every object in a request (a message, a part, a tool, a schema)."""
+
+FRAMING: Final = 1_024
+"""Tokens of framing allowed for a request as a whole; tool use alone adds up to about 700 (Anthropic)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTokens:
+    """What one part that is not text may come to, likely and at most. ``None``: cannot be told."""
+
+    image: tuple[int, int]
+    other: tuple[int, int | None]
+
+
+@dataclass(slots=True)
+class Extent:
+    """What a walk through a request found."""
+
+    characters: int = 0
+    bytes: int = 0
+    nodes: int = 0
+    images: int = 0
+    others: int = 0
+
+    def likely(self, media: MediaTokens) -> int:
+        """The likely number of input tokens."""
+        text = -(-self.characters // BYTES_PER_TOKEN)
+        return text + 3 * self.nodes + self.images * media.image[0] + self.others * media.other[0]
+
+    def bound(self, media: MediaTokens) -> int | None:
+        """A number of input tokens that is not exceeded, or ``None`` where that cannot be told."""
+        if self.others and media.other[1] is None:
+            return None
+        others = self.others * (media.other[1] or 0)
+        return self.bytes + FRAMING_PER_NODE * self.nodes + FRAMING + self.images * media.image[1] + others
+
+
+IMAGE_TYPES: Final = frozenset(("image_url", "input_image", "image"))
+OTHER_TYPES: Final = frozenset(("input_audio", "file", "input_file", "document", "audio", "video"))
+
+
+def measure(*parts: Any) -> Extent:
+    """Walk through JSON-like values and add up their text. Iterators are left alone: they are the program's."""
+    extent = Extent()
+    stack: list[Any] = list(parts)
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            extent.characters += len(value)
+            extent.bytes += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+        elif isinstance(value, dict):
+            extent.nodes += 1
+            kind = value.get("type")
+            if isinstance(kind, str):
+                if kind in IMAGE_TYPES:
+                    extent.images += 1
+                    continue
+                if kind in OTHER_TYPES:
+                    extent.others += 1
+                    continue
+            for name, item in value.items():
+                if isinstance(name, str):
+                    extent.bytes += len(name) + 4
+                stack.append(item)
+        elif isinstance(value, list | tuple):
+            extent.bytes += len(value)
+            stack.extend(value)
+        elif value is not None:
+            extent.bytes += 24  # a number or a literal
+            extent.characters += 4
+    return extent

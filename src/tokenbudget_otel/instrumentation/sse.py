@@ -1,0 +1,117 @@
+"""Reading a server-sent event stream as it goes by, in bytes, at the cost of a search a chunk.
+
+Most events of a stream carry one more piece of text and nothing that metering needs. They are only
+searched for a few marks; an event that has one is parsed, and can be withheld from the program.
+Working on bytes below the SDK means that every way of reading a stream is seen alike: typed chunks,
+helpers, raw responses, lines and bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+_BOUNDARY: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_DATA: Final = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+_COMPRESS_AT: Final = 65_536
+
+OnEvent = Callable[[bytes], bool]
+"""Takes the data of an event, and says whether the event is to be withheld from the program."""
+
+
+class EventScanner:
+    """Finds the events of a stream that matter, and counts the text in all the others.
+
+    Args:
+        marks: matches (by ``search``) each event that ``on_event`` must see. The first event is always shown.
+        text: finds the pieces of output text in raw events; its group 1 is the text as it stands in JSON.
+        on_event: see :data:`OnEvent`.
+        withhold: whether events may be withheld. Only then is an event held back until it is complete.
+        strip: bytes to leave out of every event, because our change to the request brought them in.
+    """
+
+    __slots__ = ("_carry", "_first", "_marks", "_on_event", "_pending", "_size", "_strip", "_text", "_text_bytes",
+                 "_text_pieces", "_withhold")  # fmt: skip
+
+    def __init__(
+        self,
+        marks: re.Pattern[bytes],
+        text: re.Pattern[bytes],
+        on_event: OnEvent,
+        *,
+        withhold: bool = False,
+        strip: bytes = b"",
+    ) -> None:
+        self._marks = marks.search
+        self._text = text
+        self._on_event = on_event
+        self._withhold = withhold
+        self._strip = strip
+        self._carry = b""
+        self._first = True
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._text_bytes = 0
+        self._text_pieces = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived; give what the program is to see of it."""
+        if not self._carry and not self._first and data.endswith((b"\n\n", b"\r\n\r\n")):
+            if self._strip:
+                data = data.replace(self._strip, b"")
+            if not self._marks(data):
+                self._keep(data)
+                return data
+        return self._feed_events(data)
+
+    def finish(self) -> bytes:
+        """The stream has ended: give what was still held back of an incomplete event."""
+        carry, self._carry = self._carry, b""
+        if carry:
+            self._event(carry)
+        return carry if self._withhold else b""
+
+    def _feed_events(self, data: bytes) -> bytes:
+        buffer = self._carry + data
+        shown: list[bytes] = []
+        start = 0
+        for boundary in _BOUNDARY.finditer(buffer):
+            event = buffer[start : boundary.end()]
+            start = boundary.end()
+            if self._strip:
+                event = event.replace(self._strip, b"")
+            if not self._event(event):
+                shown.append(event)
+        self._carry = buffer[start:]
+        return b"".join(shown) if self._withhold else data
+
+    def _event(self, event: bytes) -> bool:
+        withheld = False
+        if self._first or self._marks(event):
+            data = b"\n".join(_DATA.findall(event))
+            if data:  # comments and blank lines before the first event have none
+                self._first = False
+                withheld = self._on_event(data) and self._withhold
+        self._keep(event)
+        return withheld
+
+    def _keep(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size > _COMPRESS_AT:
+            self._count()
+
+    def _count(self) -> None:
+        for piece in self._text.finditer(b"".join(self._pending)):
+            if size := piece.end(1) - piece.start(1):
+                self._text_bytes += size
+                self._text_pieces += 1
+        self._pending.clear()
+        self._size = 0
+
+    def text_tokens(self) -> int:
+        """An estimate of the output tokens seen so far: a token for every four bytes of text, and at
+        least one for every piece that was sent."""
+        self._count()
+        return max(-(-self._text_bytes // 4), self._text_pieces)

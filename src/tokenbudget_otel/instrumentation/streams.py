@@ -1,0 +1,238 @@
+"""From the body of a response to the end of its call: what the watchers of unread bodies do."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from tokenbudget_otel.instrumentation.call import LlmCall
+from tokenbudget_otel.instrumentation.facts import ResponseFacts
+from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.sse import EventScanner
+from tokenbudget_otel.usage import TokenUsage
+
+MAX_JSON_BYTES: Final = 32 * 1024 * 1024
+"""The largest unread JSON body whose usage is looked for."""
+
+EVERY_EVENT: Final = re.compile(rb"data:")
+
+
+class StreamReader(Protocol):
+    """Follows the events of one stream and knows what they said.
+
+    ``complete`` is whether the final event was seen, ``usage_is_final`` whether the provider's own count was.
+    """
+
+    complete: bool
+    usage_is_final: bool
+    facts: ResponseFacts
+
+    def event(self, data: bytes) -> bool:
+        """Take the data of an event; say whether it is to be withheld from the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFormat:
+    """How streams of one API are read.
+
+    Attributes:
+        marks: finds the events that ``reader`` needs (see :class:`EventScanner`).
+        text: finds pieces of output text.
+        reader: makes a reader; the argument is whether our request for usage is to be hidden.
+    """
+
+    marks: re.Pattern[bytes]
+    text: re.Pattern[bytes]
+    reader: Callable[[bool], StreamReader]
+
+
+Finish = Callable[[str, ResponseFacts, BaseException | None], None]
+"""Ends a call: how it ended, what the response said, and the error that the program got, if any."""
+
+
+class StreamWatcher:
+    """Follows the body of a streamed response and ends its call."""
+
+    def __init__(
+        self,
+        call: LlmCall,
+        form: StreamFormat,
+        decode: Callable[[bytes], bytes] | None,
+        *,
+        hide_usage: bool,
+        finish: Finish,
+    ) -> None:
+        self.done = False
+        self._call = call
+        self._finish = finish
+        self._decode = decode
+        # Bytes that we had to decode ourselves cannot be changed for the program: then nothing is withheld.
+        self._hide = hide_usage and decode is None
+        self._reader = form.reader(self._hide)
+        self._scanner: EventScanner | None = EventScanner(
+            form.marks,
+            form.text,
+            self._reader.event,
+            withhold=self._hide,
+            strip=b',"usage":null' if self._hide else b"",
+        )
+        self._tokens: Callable[[], int] = self._scanner.text_tokens
+        self._carried = self._scanner.finish
+
+    def chunk(self, data: bytes) -> bytes:
+        scanner = self._scanner
+        if scanner is None:
+            return data
+        self._call.chunk_arrived()
+        try:
+            if self._decode is not None:
+                scanner.feed(self._decode(data))
+                return data
+            return scanner.feed(data)
+        except Exception as error:
+            self._scanner = None
+            log_once("read a streamed response", error)
+            return data
+
+    def rest(self) -> bytes:
+        rest = self._carried() if self._scanner is not None else b""
+        return rest if self._decode is None else b""
+
+    def ended(self, how: str, error: BaseException | None = None) -> None:
+        if self.done:
+            return
+        self.done = True
+        reader = self._reader
+        facts = reader.facts
+        outcome = _OUTCOMES[how]
+        if facts.error is not None:
+            outcome = "failed"
+        elif reader.complete and how in ("read", "closed", "abandoned"):
+            outcome = "completed"
+        elif how == "read":
+            outcome = "cut"
+            facts.error = ("incomplete_stream", "The stream ended before its final event.")
+        if not reader.usage_is_final and not facts.unfinished:
+            facts.usage = self._evidence(facts.usage)
+            facts.estimated = True
+        self._finish(outcome, facts, error if outcome == "failed" else None)
+
+    def _evidence(self, known: TokenUsage | None) -> TokenUsage:
+        """The best that can be said of a stream whose final count never came."""
+        seen = known or TokenUsage()
+        text_tokens = self._tokens()
+        return seen.replace(
+            input_tokens=self._call.request.size().input_tokens if seen.input_tokens is None else seen.input_tokens,
+            output_tokens=max(text_tokens, seen.output_tokens or 0),
+        )
+
+
+_OUTCOMES: Final = {
+    "read": "completed",
+    "closed": "closed",
+    "cancelled": "cancelled",
+    "abandoned": "abandoned",
+    "failed": "failed",
+}
+
+
+class JsonWatcher:
+    """Follows the body of a JSON response that the program reads when it likes."""
+
+    def __init__(
+        self, read: Callable[[Any], ResponseFacts], finish: Finish, decode: Callable[[bytes], bytes] | None
+    ) -> None:
+        self.done = False
+        self._read = read
+        self._finish = finish
+        self._decode = decode
+        self._body = bytearray()
+
+    def chunk(self, data: bytes) -> bytes:
+        if len(self._body) <= MAX_JSON_BYTES:
+            self._body += data if self._decode is None else self._decode(data)
+        return data
+
+    def rest(self) -> bytes:
+        return b""
+
+    def ended(self, how: str, error: BaseException | None = None) -> None:
+        if self.done:
+            return
+        self.done = True
+        try:
+            data = json.loads(self._body)
+        except ValueError:
+            data = None
+        if data is not None:
+            self._finish("completed", self._read(data), None)
+            return
+        # Closed, failed or cut before the usage could be read: the input, at least, was used.
+        outcome = "cut" if how == "read" else _OUTCOMES[how]
+        self._finish(outcome, ResponseFacts(estimated=True), error)
+
+
+class OpaqueWatcher:
+    """Follows a body without usage in it, such as audio: what it costs is known from the request."""
+
+    def __init__(self, call: LlmCall, facts: ResponseFacts, finish: Finish) -> None:
+        self.done = False
+        self._call = call
+        self._facts = facts
+        self._finish = finish
+
+    def chunk(self, data: bytes) -> bytes:
+        self._call.chunk_arrived()
+        return data
+
+    def rest(self) -> bytes:
+        return b""
+
+    def ended(self, how: str, error: BaseException | None = None) -> None:
+        if not self.done:
+            self.done = True
+            self._finish(_OUTCOMES[how], self._facts, error)
+
+
+def decoder(response: Any) -> Callable[[bytes], bytes] | None:
+    """What undoes the content encoding of ``response``, or ``None`` where there is none to undo."""
+    encodings = [
+        name
+        for part in (response.headers.get("content-encoding") or "").split(",")
+        if (name := part.strip().lower()) not in ("", "identity")
+    ]
+    if not encodings:
+        return None
+    if len(encodings) == 1 and encodings[0] in ("gzip", "deflate"):
+        return _inflate()
+    library = type(response).__mro__[-2].__module__.partition(".")[0]
+    known = getattr(sys.modules.get(f"{library}._decoders"), "SUPPORTED_DECODERS", {})
+    made = [known[name]() for name in reversed(encodings) if name in known]
+
+    def decode(data: bytes) -> bytes:
+        for step in made:
+            data = step.decode(data)
+        return data
+
+    return decode
+
+
+def _inflate() -> Callable[[bytes], bytes]:
+    """Undo gzip or zlib, whichever the data shows, and raw deflate, which some servers send instead."""
+    state: list[Any] = []
+
+    def decode(data: bytes) -> bytes:
+        if not state:
+            state.append(zlib.decompressobj(zlib.MAX_WBITS | 32))
+            try:
+                return bytes(state[0].decompress(data))
+            except zlib.error:
+                state[0] = zlib.decompressobj(-zlib.MAX_WBITS)
+        return bytes(state[0].decompress(data))
+
+    return decode

@@ -1,0 +1,58 @@
+"""The keys by which others ask that no span be made for a call, or say that they make one themselves."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import Span
+
+from tokenbudget_otel import semconv
+
+SUPPRESS_LANGUAGE_MODEL: Final = "suppress_language_model_instrumentation"
+"""Set by OpenLLMetry's framework instrumentations (and Splunk's) around the calls that they trace."""
+
+OFFICIAL_INFERENCE: Final = "opentelemetry.genai.client.inference.context"
+"""Set by the official GenAI packages (opentelemetry-util-genai) inside a call of theirs."""
+
+OPENLIT_CONTEXT_VARIABLE: Final = ("openlit.__helpers", "openlit_framework_llm_span_active")
+
+_CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, OFFICIAL_INFERENCE)
+
+
+def suppressed(ctx: Context) -> bool:
+    """Whether no span is to be made. Metering and budgets go on all the same."""
+    if not is_instrumentation_enabled():
+        return True
+    if any(ctx.get(key) for key in _CONTEXT_KEYS):
+        return True
+    # A context variable of a module that is only there if OpenLIT is; never imported by us.
+    module = sys.modules.get(OPENLIT_CONTEXT_VARIABLE[0])
+    variable = getattr(module, OPENLIT_CONTEXT_VARIABLE[1], None)
+    return bool(variable is not None and variable.get(False))
+
+
+def span_of_this_call(ctx: Context, operation: str, model: str) -> Span | None:
+    """The span that somebody else has just made for this very call, if there is one.
+
+    It is the current span, it records, it says that it is an inference of the same model, and no call has
+    been charged to it yet.
+    """
+    span = trace.get_current_span(ctx)
+    attributes = getattr(span, "attributes", None)
+    if not attributes or not span.is_recording() or semconv.CALL_ID in attributes:
+        return None
+    named = attributes.get(semconv.OPERATION_NAME)
+    is_inference = (
+        named == operation
+        or (named is not None and named in semconv.INFERENCE_OPERATIONS)
+        or attributes.get("openinference.span.kind") in ("LLM", "EMBEDDING")
+        or "llm.request.type" in attributes
+    )
+    if not is_inference:
+        return None
+    asked = attributes.get(semconv.REQUEST_MODEL) or attributes.get("llm.model_name")
+    return span if asked is None or asked == model else None

@@ -1,0 +1,71 @@
+"""The OpenTelemetry instruments that one instrumentor records to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opentelemetry.metrics import Counter, Histogram, MeterProvider, get_meter
+from opentelemetry.trace import Tracer, TracerProvider, get_tracer
+
+from tokenbudget_otel import semconv
+from tokenbudget_otel.version import __version__
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Tracer and metric instruments, made once per instrumentor.
+
+    Attributes:
+        scope: the name of the instrumentation scope, such as ``tokenbudget_otel.instrumentation.openai``.
+        former_names: whether attributes are also set under the names of the previous conventions.
+    """
+
+    scope: str
+    tracer: Tracer
+    duration: Histogram
+    token_usage: Histogram
+    time_to_first_chunk: Histogram
+    cost: Counter
+    refusals: Counter
+    former_names: bool = False
+
+    @classmethod
+    def make(
+        cls,
+        scope: str,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        *,
+        former_names: bool = False,
+    ) -> Telemetry:
+        """Instruments of the given providers, or of the global ones."""
+        meter = get_meter(scope, __version__, meter_provider, SCHEMA_URL)
+        return cls(
+            scope=scope,
+            tracer=get_tracer(scope, __version__, tracer_provider, SCHEMA_URL),
+            duration=meter.create_histogram(
+                semconv.METRIC_DURATION,
+                "s",
+                "Duration of GenAI client operations.",
+                explicit_bucket_boundaries_advisory=semconv.DURATION_BOUNDARIES,
+            ),
+            token_usage=meter.create_histogram(
+                semconv.METRIC_TOKEN_USAGE,
+                "{token}",
+                "Tokens used by GenAI client operations.",
+                explicit_bucket_boundaries_advisory=semconv.TOKEN_BOUNDARIES,
+            ),
+            time_to_first_chunk=meter.create_histogram(
+                semconv.METRIC_TIME_TO_FIRST_CHUNK,
+                "s",
+                "Time to the first chunk of a streamed response.",
+                explicit_bucket_boundaries_advisory=semconv.DURATION_BOUNDARIES,
+            ),
+            cost=meter.create_counter(
+                semconv.METRIC_COST, "{USD}", "Known cost of GenAI client operations, in US dollars."
+            ),
+            refusals=meter.create_counter(semconv.METRIC_REFUSALS, "{call}", "Calls that a budget refused."),
+            former_names=former_names,
+        )

@@ -1,0 +1,271 @@
+"""The meter: the one place where usage, price and budget meet.
+
+Every call goes through it once: :meth:`Meter.admit` before a byte is sent (budgets may refuse), then
+:meth:`Meter.settle` with what was really used, or :meth:`Meter.release` where it was surely not billed.
+What nobody admitted (a span somebody else made, a manual record) comes in through :meth:`Meter.record`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from opentelemetry.context import Context
+
+from tokenbudget_otel.budgets import Amount, BudgetExceeded, Call, Enforcer, Estimate, Hold
+from tokenbudget_otel.pricing import Cost, PriceBook, price_book
+from tokenbudget_otel.tags import current_tags
+from tokenbudget_otel.totals import TotalsTable
+from tokenbudget_otel.usage import TokenUsage
+
+UNKNOWN_OUTPUT_LIMIT: Final = 128_000
+"""Output tokens assumed as an upper bound where neither the request nor the catalog limits them."""
+
+UNKNOWN_CONTEXT_WINDOW: Final = 1_000_000
+"""Input tokens assumed as an upper bound where parts of the input cannot be seen and the window is not known."""
+
+FIRST_OUTPUT_GUESS: Final = 1_000
+"""Output tokens expected of a model that has not answered yet in this process."""
+
+PRICE_HORIZON_S: Final = 600.0
+"""A reservation in ``worst_case`` mode covers price changes within this many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a request is, as far as it can be told before it is sent.
+
+    Attributes:
+        input_tokens: the likely number of input tokens.
+        input_bound: a number of input tokens that is surely not exceeded; ``None`` where parts of the input
+            cannot be seen (a stored conversation, a file id): the context window bounds those.
+        max_output_tokens: the limit that the request sets on its output, per choice.
+        choices: how many answers are asked for.
+        extra: other units that will be billed (characters of a speech request, searches allowed …).
+        expected_output_tokens: where the kind of request tells it (none for embeddings), ``None`` otherwise.
+        cache_write_ttl: the time to live of prompt-cache writes that the request asks for.
+    """
+
+    input_tokens: int
+    input_bound: int | None
+    max_output_tokens: int | None = None
+    choices: int = 1
+    extra: TokenUsage | None = None
+    expected_output_tokens: int | None = None
+    cache_write_ttl: str | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """One call before it is sent. ``size`` is asked for only when a budget needs it."""
+
+    provider: str
+    model: str
+    operation: str
+    size: Callable[[], Size]
+    tier: str | None = None
+    batch: bool = False
+    at: float = field(default_factory=time.time)
+    tags: Mapping[str, str] = field(default_factory=current_tags)
+    context: Context | None = None
+    id: str = field(default_factory=lambda: uuid.UUID(bytes=os.urandom(16), version=4).hex)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """An admitted call. Settle it or release it, once."""
+
+    request: Request
+    hold: Hold | None
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a response says was used.
+
+    Attributes:
+        usage: tokens and units; ``None`` where nothing at all is known.
+        model: the model that answered, where it says so.
+        tier: the service tier that was really used.
+        reported_nano_usd: the cost in nano-USD, where the provider reports one.
+        estimated: whether the usage is our estimate rather than the provider's count.
+    """
+
+    usage: TokenUsage | None
+    model: str | None = None
+    tier: str | None = None
+    reported_nano_usd: int | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call came to. ``cost.nano_usd`` is ``None`` where the price is unknown."""
+
+    usage: TokenUsage | None
+    cost: Cost
+    estimated: bool
+
+
+class Meter:
+    """Admits, prices and counts calls. Thread-safe; one for the process is usual (:func:`meter`).
+
+    Args:
+        prices: the price book; the process-wide one by default.
+        enforcer: the budgets in force; none by default.
+    """
+
+    def __init__(self, prices: PriceBook | None = None, enforcer: Enforcer | None = None) -> None:
+        self.prices = prices if prices is not None else price_book()
+        self.enforcer = enforcer if enforcer is not None else Enforcer()
+        self.totals = TotalsTable()
+        self._typical: dict[tuple[str, str], float] = {}
+
+    def admit(self, request: Request) -> Ticket:
+        """Reserve what the call may cost in every budget that applies.
+
+        Raises:
+            BudgetExceeded: (or its kin) when a blocking budget has no room for it. Nothing is reserved then.
+        """
+        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        if not self.enforcer.applies(call):
+            return Ticket(request, None)
+        try:
+            return Ticket(request, self.enforcer.admit(call, self._estimate(request)))
+        except BudgetExceeded:
+            self.totals.refuse(request.provider, request.model, request.operation, request.tags)
+            raise
+
+    def settle(self, ticket: Ticket, reading: Reading) -> Charge:
+        """Book what the call really used, in the totals and in every budget that it was reserved in.
+
+        Where the reading has no usage, the input as estimated before the call is booked, and marked as an
+        estimate. Settling again changes nothing.
+        """
+        request = ticket.request
+        usage, estimated = reading.usage, reading.estimated
+        if usage is None:
+            usage, estimated = TokenUsage(input_tokens=request.size().input_tokens), True
+        cost = self.prices.cost(
+            request.provider,
+            reading.model or request.model,
+            usage,
+            at=request.at,
+            tier=reading.tier or request.tier,
+            batch=request.batch,
+            reported_nano_usd=reading.reported_nano_usd,
+        )
+        if cost.nano_usd is None and reading.model and reading.model != request.model:
+            # The response may name a snapshot that the catalog does not know yet, or a deployment.
+            asked = self.prices.cost(
+                request.provider, request.model, usage, at=request.at, tier=reading.tier or request.tier
+            )
+            cost = asked if asked.nano_usd is not None else cost
+        charge = Charge(usage, cost, estimated)
+        if not ticket.open:
+            return charge
+        ticket.open = False
+        self._count(request, charge)
+        if ticket.hold is not None:
+            self.enforcer.settle(ticket.hold, _amount(usage, cost), usage)
+        if not estimated and usage.output_tokens is not None:
+            self._learn(request.provider, request.model, usage.output_tokens)
+        return charge
+
+    def release(self, ticket: Ticket) -> None:
+        """Give back what was reserved, for a call that was surely not billed. It is not counted as a call."""
+        if not ticket.open:
+            return
+        ticket.open = False
+        if ticket.hold is not None:
+            self.enforcer.release(ticket.hold)
+
+    def record(self, request: Request, reading: Reading) -> Charge:
+        """Book a call that nobody admitted, in the totals and in every budget that applies. Never refuses.
+
+        ``request.id`` makes it idempotent in the ledger.
+        """
+        charge = self.settle(Ticket(request, None), reading)
+        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        if charge.usage is not None and self.enforcer.applies(call):
+            self.enforcer.charge(call, _amount(charge.usage, charge.cost), id=request.id, usage=charge.usage)
+        return charge
+
+    def _count(self, request: Request, charge: Charge) -> None:
+        self.totals.add(
+            request.provider,
+            request.model,
+            request.operation,
+            request.tags,
+            charge.usage,
+            charge.cost.nano_usd,
+            unpriced=charge.cost.nano_usd is None or charge.cost.state == "partial",
+            estimated=charge.estimated,
+        )
+
+    def _estimate(self, request: Request) -> Estimate:
+        provider, model, at = request.provider, request.model, request.at
+        size = request.size()
+        limits = self.prices.limits(provider, model)
+
+        bound_in = size.input_bound
+        if bound_in is None or (limits.context_window is not None and bound_in > limits.context_window):
+            bound_in = limits.context_window or UNKNOWN_CONTEXT_WINDOW
+        if size.expected_output_tokens == 0:
+            bound_out = likely_out = 0
+        else:
+            most = size.max_output_tokens or limits.max_output_tokens or UNKNOWN_OUTPUT_LIMIT
+            bound_out = most * size.choices
+            typical = size.expected_output_tokens or int(self._typical.get((provider, model), FIRST_OUTPUT_GUESS))
+            likely_out = min(most, typical) * size.choices
+        likely_in = min(size.input_tokens, bound_in)
+        likely = (size.extra or TokenUsage()).replace(input_tokens=likely_in, output_tokens=likely_out)
+        return Estimate(
+            expected=Amount(
+                self.prices.cost(provider, model, likely, at=at, tier=request.tier, batch=request.batch).nano_usd,
+                likely_in + likely_out,
+            ),
+            worst_case=Amount(
+                self.prices.bound(
+                    provider,
+                    model,
+                    input_tokens=bound_in,
+                    output_tokens=bound_out,
+                    at=at,
+                    horizon_s=PRICE_HORIZON_S,
+                    tier=request.tier,
+                    batch=request.batch,
+                    cache_write_ttl=size.cache_write_ttl,
+                    extra=size.extra,
+                ),
+                bound_in + bound_out,
+            ),
+        )
+
+    def _learn(self, provider: str, model: str, output_tokens: int) -> None:
+        """Move the typical output of a model a little towards what it just wrote."""
+        key = (provider, model)
+        known = self._typical.get(key)
+        if known is None and len(self._typical) >= 1_000:
+            self._typical.clear()
+        self._typical[key] = output_tokens if known is None else known + 0.1 * (output_tokens - known)
+
+
+def _amount(usage: TokenUsage, cost: Cost) -> Amount:
+    return Amount(cost.nano_usd, usage.total_tokens)
+
+
+_meter: Meter | None = None
+
+
+def meter() -> Meter:
+    """The meter of this process, made on first use."""
+    global _meter
+    if _meter is None:
+        _meter = Meter()
+    return _meter

@@ -1,0 +1,23 @@
+"""Fixtures of the budgets: each ledger in turn, and a clock that only the test moves."""
+
+from __future__ import annotations
+
+import pytest
+from budget_ledgers import LEDGERS, Clock, MakeLedger
+
+from tokenbudget_otel.budgets import Ledger
+
+
+@pytest.fixture(params=LEDGERS)
+def make_ledger(request: pytest.FixtureRequest) -> MakeLedger:
+    return LEDGERS[request.param]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(make_ledger: MakeLedger, clock: Clock) -> Ledger:
+    return make_ledger(clock)

@@ -1,0 +1,666 @@
+"""What every ledger has to do: one suite over all of them (see budget_ledgers.py), by example and by state machine."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import pytest
+from budget_ledgers import Clock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from tokenbudget_otel.budgets import Amount, Balance, Claim, Gone, Granted, Ledger, LedgerConflict, Refused
+
+# hypothesis runs a test many times with one fixture; each of these makes a ledger of its own from it.
+LENIENT = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+
+
+def usd(key: str, nano_usd: int, limit: int | None = None, **more) -> Claim:
+    return Claim(key, nano_usd=nano_usd, calls=1, limit_nano_usd=limit, **more)
+
+
+def money(ledger: Ledger, key: str) -> tuple[int, int]:
+    balance = ledger.balance(key)
+    return balance.spent_nano_usd, balance.reserved_nano_usd
+
+
+def everything(ledger: Ledger):
+    return ledger.balances(), ledger.holds()
+
+
+class TestReserve:
+    def test_reserves_in_every_key(self, ledger):
+        claims = (Claim("a", 5, 7, 1), Claim("b", 50, 70, 1))
+        assert ledger.reserve("h", claims, 60) == Granted()
+        assert ledger.balances() == (
+            Balance("a", reserved_nano_usd=5, reserved_tokens=7, reserved_calls=1),
+            Balance("b", reserved_nano_usd=50, reserved_tokens=70, reserved_calls=1),
+        )
+
+    def test_fills_a_limit_exactly_and_no_further(self, ledger):
+        assert isinstance(ledger.reserve("1", [usd("k", 100, 100)], 60), Granted)
+        refused = ledger.reserve("2", [usd("k", 1, 100)], 60)
+        assert isinstance(refused, Refused)
+        assert refused.shortages[0].balance.reserved_nano_usd == 100
+        assert refused.shortages[0].dimensions == ("usd",)
+
+    @pytest.mark.parametrize(
+        ("claim", "dimension"),
+        [
+            (Claim("k", nano_usd=3, limit_nano_usd=2), "usd"),
+            (Claim("k", tokens=3, limit_tokens=2), "tokens"),
+            (Claim("k", calls=3, limit_calls=2), "calls"),
+        ],
+    )
+    def test_limits_each_dimension(self, ledger, claim, dimension):
+        refused = ledger.reserve("h", [claim], 60)
+        assert isinstance(refused, Refused)
+        assert refused.shortages[0].dimensions == (dimension,)
+
+    def test_a_refusal_changes_nothing_anywhere(self, ledger):
+        ledger.reserve("1", [usd("a", 5), usd("b", 90)], 60)
+        before = everything(ledger)
+        refused = ledger.reserve("2", [usd("a", 5, 100), usd("b", 11, 100), usd("new", 1, 0)], 60)
+        assert isinstance(refused, Refused)
+        assert [each.claim.key for each in refused.shortages] == ["b", "new"]
+        assert everything(ledger) == before
+
+    def test_a_refused_id_may_be_tried_again(self, ledger):
+        ledger.reserve("1", [usd("k", 100, 100)], 60)
+        assert isinstance(ledger.reserve("2", [usd("k", 1, 100)], 60), Refused)
+        ledger.release("1")
+        assert ledger.reserve("2", [usd("k", 1, 100)], 60) == Granted()
+
+    def test_a_soft_claim_is_reported_and_reserved(self, ledger):
+        granted = ledger.reserve("1", [usd("k", 5, 4, hard=False)], 60)
+        assert isinstance(granted, Granted)
+        assert granted.over[0].dimensions == ("usd",)
+        assert money(ledger, "k") == (0, 5)
+
+    def test_what_is_free_passes_a_spent_budget(self, ledger):
+        ledger.charge("c", Amount(100), [usd("k", 0)])
+        assert ledger.reserve("h", [usd("k", 0, 100)], 60) == Granted()
+        assert isinstance(ledger.reserve("i", [usd("k", 1, 100)], 60), Refused)
+
+    def test_limits_are_those_of_the_request(self, ledger):
+        assert isinstance(ledger.reserve("1", [usd("k", 50, 10)], 60), Refused)
+        assert isinstance(ledger.reserve("1", [usd("k", 50, 100)], 60), Granted)
+        assert isinstance(ledger.reserve("2", [usd("k", 1, 20)], 60), Refused)
+
+    @pytest.mark.parametrize("order", itertools.permutations(range(3)))
+    def test_order_does_not_matter(self, ledger, order):
+        claims = [usd("a", 5, 5), usd("b", 6, 6), usd("c", 7, 7)]
+        assert ledger.reserve("h", [claims[i] for i in order], 60) == Granted()
+        assert ledger.reserve("h", claims, 60) == Granted(replayed=True)
+        assert [each.reserved_nano_usd for each in ledger.balances()] == [5, 6, 7]
+
+    def test_a_key_claimed_twice_counts_once_under_both_limits(self, ledger):
+        twice = [usd("k", 5, 100), usd("k", 5, 9)]
+        assert ledger.reserve("1", twice, 60) == Granted()
+        assert money(ledger, "k") == (0, 5)
+        assert isinstance(ledger.reserve("2", twice, 60), Refused)
+
+    def test_a_key_claimed_for_two_amounts_is_an_error(self, ledger):
+        with pytest.raises(LedgerConflict, match="'k'"):
+            ledger.reserve("1", [usd("k", 5), usd("k", 6)], 60)
+
+    @pytest.mark.parametrize("claim", [Claim("k", nano_usd=0.5), Claim("k", tokens=1.0), Claim("k", calls=1e0)])
+    def test_no_float_enters(self, ledger, claim):
+        with pytest.raises(TypeError, match="whole numbers"):
+            ledger.reserve("h", [claim], 60)
+        assert everything(ledger) == ((), ())
+
+    def test_nothing_negative_enters(self, ledger):
+        with pytest.raises(ValueError, match="less than nothing"):
+            ledger.reserve("h", [Claim("k", nano_usd=-1)], 60)
+        with pytest.raises(ValueError, match="less than nothing"):
+            ledger.charge("h", Amount(-1), [Claim("k")])
+        with pytest.raises(ValueError, match="less than nothing"):
+            ledger.settle("h", Amount(1, -1))
+        assert everything(ledger) == ((), ())
+
+
+class TestIdempotency:
+    def test_each_operation_repeated(self, ledger):
+        claims = [usd("k", 50, 100)]
+        assert ledger.reserve("h", claims, 60) == Granted()
+        assert ledger.reserve("h", claims, 60) == Granted(replayed=True)
+        assert ledger.extend("h", "s", [usd("k", 20, 100)]) == Granted()
+        assert ledger.extend("h", "s", [usd("k", 20, 100)]) == Granted(replayed=True)
+        assert money(ledger, "k") == (0, 70)
+        assert ledger.settle("h", Amount(60), claims) == "done"
+        assert ledger.settle("h", Amount(60), claims) == "replayed"
+        assert ledger.reserve("h", claims, 60) == Granted(replayed=True)
+        assert money(ledger, "k") == (60, 0)
+        assert ledger.charge("c", Amount(1), claims) == "done"
+        assert ledger.charge("c", Amount(1), claims) == "replayed"
+        assert ledger.adjust("a", Amount(-2, 0, 0), claims, "invoice") == "done"
+        assert ledger.adjust("a", Amount(-2, 0, 0), claims, "invoice") == "replayed"
+        assert money(ledger, "k") == (59, 0)
+
+    def test_a_raised_limit_does_not_make_a_request_another(self, ledger):
+        ledger.reserve("h", [usd("k", 50, 100)], 60)
+        assert ledger.reserve("h", [usd("k", 50, 999)], 60) == Granted(replayed=True)
+
+    def test_an_id_used_for_something_else(self, ledger):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        with pytest.raises(LedgerConflict):
+            ledger.reserve("h", [usd("k", 51)], 60)
+        with pytest.raises(LedgerConflict):
+            ledger.reserve("h", [usd("other", 50)], 60)
+        with pytest.raises(LedgerConflict):
+            ledger.charge("h", Amount(50), [usd("k", 50)])
+        ledger.extend("h", "s", [usd("k", 1)])
+        with pytest.raises(LedgerConflict):
+            ledger.extend("h", "s", [usd("k", 2)])
+        ledger.settle("h", Amount(5))
+        with pytest.raises(LedgerConflict):
+            ledger.settle("h", Amount(6))
+        with pytest.raises(LedgerConflict):
+            ledger.adjust("h", Amount(5), [usd("k", 50)])
+        ledger.adjust("a", Amount(1), [usd("k", 1)])
+        with pytest.raises(LedgerConflict):
+            ledger.reserve("a", [usd("k", 1)], 60)
+        with pytest.raises(LedgerConflict):
+            ledger.settle("a", Amount(1))
+
+    def test_settle_that_overtakes_its_reserve(self, ledger):
+        claims = [usd("k", 50, 100)]
+        assert ledger.settle("h", Amount(40), claims) == "late"
+        assert ledger.reserve("h", claims, 60) == Granted(replayed=True)
+        assert ledger.settle("h", Amount(40), claims) == "replayed"
+        assert money(ledger, "k") == (40, 0)
+
+
+class TestSettle:
+    def test_records_the_truth_past_the_limit(self, ledger):
+        ledger.reserve("h", [usd("a", 50, 100), usd("b", 50)], 60)
+        ledger.settle("h", Amount(300, 20, 1))
+        assert ledger.balances() == (Balance("a", 300, 20, 1), Balance("b", 300, 20, 1))
+        assert isinstance(ledger.reserve("i", [usd("a", 1, 100)], 60), Refused)
+
+    def test_an_unknown_cost_is_what_was_reserved(self, ledger):
+        ledger.reserve("h", [usd("a", 50), usd("b", 80)], 60)
+        ledger.settle("h", Amount(None, 9))
+        assert money(ledger, "a") == (50, 0)
+        assert money(ledger, "b") == (80, 0)
+        assert ledger.balance("a").spent_tokens == 9
+
+    def test_an_unknown_hold_is_charged(self, ledger):
+        assert ledger.settle("h", Amount(30, 3), [usd("k", 50)]) == "late"
+        assert ledger.settle("i", Amount(None, 3), [usd("k", 50)]) == "late"
+        assert ledger.balance("k") == Balance("k", 80, 6, 2)
+
+    def test_different_amounts_in_different_keys(self, ledger):
+        ledger.reserve("h", [usd("expected", 10), usd("worst", 90)], 60)
+        assert money(ledger, "expected") == (0, 10)
+        assert money(ledger, "worst") == (0, 90)
+        ledger.settle("h", Amount(20))
+        assert money(ledger, "expected") == money(ledger, "worst") == (20, 0)
+
+
+class TestRelease:
+    def test_gives_back(self, ledger):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        assert ledger.release("h") == "done"
+        assert ledger.release("h") == "replayed"
+        assert ledger.balance("k") == Balance("k")
+
+    def test_of_nothing(self, ledger):
+        assert ledger.release("h") == "ignored"
+        ledger.charge("c", Amount(1), [usd("k", 0)])
+        assert ledger.release("c") == "ignored"
+        assert money(ledger, "k") == (1, 0)
+
+    def test_does_not_undo_a_settlement(self, ledger):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        ledger.settle("h", Amount(40))
+        assert ledger.release("h") == "ignored"
+        assert money(ledger, "k") == (40, 0)
+
+    def test_of_what_was_spent_after_all(self, ledger):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        ledger.release("h")
+        assert ledger.settle("h", Amount(40)) == "late"
+        assert money(ledger, "k") == (40, 0)
+
+
+class TestExtend:
+    def test_within_the_limit_only(self, ledger):
+        ledger.reserve("h", [usd("a", 50, 100), usd("b", 1)], 60)
+        assert ledger.extend("h", "1", [Claim("a", 30, limit_nano_usd=100)]) == Granted()
+        before = everything(ledger)
+        assert isinstance(ledger.extend("h", "2", [Claim("a", 30, limit_nano_usd=100), Claim("b", 5)]), Refused)
+        assert everything(ledger) == before
+        ledger.settle("h", Amount(75))
+        assert money(ledger, "a") == (75, 0)
+
+    def test_lives_longer(self, ledger, clock):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        clock.on(50)
+        ledger.extend("h", "alive", ttl=60)
+        clock.on(50)
+        assert ledger.expire() == ()
+        clock.on(10)
+        assert ledger.expire() == ("h",)
+
+    def test_of_a_hold_that_is_not_open(self, ledger, clock):
+        assert ledger.extend("h", "1", [Claim("k", 1)]) == Gone(None)
+        for name in ("settled", "released", "expired"):
+            ledger.reserve(name, [usd("k", 1)], 60)
+        ledger.settle("settled", Amount(1))
+        ledger.release("released")
+        clock.on(60)
+        assert ledger.expire() == ("expired",)
+        assert [ledger.extend(name, "1").state for name in ("settled", "released", "expired")] == [
+            "settled",
+            "released",
+            "expired",
+        ]
+
+    def test_not_into_another_key(self, ledger):
+        ledger.reserve("h", [usd("k", 1)], 60)
+        with pytest.raises(ValueError, match="'other'"):
+            ledger.extend("h", "1", [Claim("other", 1)])
+
+
+class TestExpiry:
+    @pytest.mark.parametrize(
+        ("on_expiry", "charged"), [(None, 50), (Amount(None, 0), 50), (Amount(10, 5), 10), (Amount(0, 0, 0), 0)]
+    )
+    def test_charges_what_the_request_said(self, ledger, clock, on_expiry, charged):
+        ledger.reserve("h", [usd("k", 50)], 60, on_expiry)
+        clock.on(59)
+        assert ledger.expire() == ()
+        clock.on(1)
+        assert ledger.expire() == ("h",)
+        assert ledger.expire() == ()
+        assert money(ledger, "k") == (charged, 0)
+
+    def test_happens_in_the_next_reserve(self, ledger, clock):
+        ledger.reserve("lost", [usd("k", 100, 100)], 60, Amount(0, 0, 0))
+        assert isinstance(ledger.reserve("h", [usd("k", 100, 100)], 60), Refused)
+        clock.on(60)
+        assert ledger.reserve("h", [usd("k", 100, 100)], 60) == Granted()
+
+    @pytest.mark.parametrize("actual", [0, 20, 50, 300])
+    def test_a_late_settle_corrects(self, ledger, clock, actual):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        clock.on(60)
+        ledger.expire()
+        assert ledger.settle("h", Amount(actual, 7)) == "late"
+        assert ledger.settle("h", Amount(actual, 7)) == "replayed"
+        assert ledger.balance("k") == Balance("k", actual, 7, 1)
+
+    def test_a_late_release_takes_back(self, ledger, clock):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        clock.on(60)
+        ledger.expire()
+        assert ledger.release("h") == "late"
+        assert ledger.release("h") == "replayed"
+        assert ledger.balance("k") == Balance("k")
+
+    def test_a_few_at_a_time(self, ledger, clock):
+        for number in range(10):
+            ledger.reserve(str(number), [usd("k", 1)], 60 + number)
+        clock.on(100)
+        assert ledger.expire(at_most=3) == ("0", "1", "2")
+        assert ledger.expire() == tuple(map(str, range(3, 10)))
+        assert money(ledger, "k") == (10, 0)
+
+    def test_what_was_settled_in_time_does_not_run_out(self, ledger, clock):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        ledger.settle("h", Amount(5))
+        clock.on(60)
+        assert ledger.expire() == ()
+        assert money(ledger, "k") == (5, 0)
+
+    def test_a_hold_past_its_time_that_nobody_swept_is_settled_once(self, ledger, clock):
+        ledger.reserve("h", [usd("k", 50)], 60)
+        clock.on(61)
+        ledger.settle("h", Amount(5))
+        assert ledger.expire() == ()
+        assert money(ledger, "k") == (5, 0)
+
+
+class TestLookingInside:
+    def test_holds(self, ledger, clock):
+        ledger.reserve("1", [usd("a", 5)], 60)
+        clock.on(1)
+        ledger.reserve("2", [usd("a", 5), usd("b", 5)], 60)
+        assert [hold.id for hold in ledger.holds()] == ["1", "2"]
+        (hold,) = ledger.holds("b")
+        assert (hold.created, hold.expires) == (clock.now, clock.now + 60)
+        assert [claim.key for claim in hold.claims] == ["a", "b"]
+
+    def test_balances_by_prefix(self, ledger):
+        ledger.charge("1", Amount(1), [Claim("a|1"), Claim("a|2"), Claim("b|1")])
+        assert [each.key for each in ledger.balances("a|")] == ["a|1", "a|2"]
+        assert ledger.balance("never") == Balance("never")
+
+    def test_forget(self, ledger):
+        ledger.charge("1", Amount(1), [Claim("idle")])
+        ledger.reserve("2", [usd("busy", 5)], 60)
+        ledger.forget(["idle", "busy", "never"])
+        assert [each.key for each in ledger.balances()] == ["busy"]
+        ledger.settle("2", Amount(1))
+        assert ledger.balances() == ()
+
+
+@LENIENT
+@given(data=st.data())
+def test_floor_of_limit_by_amount_is_admitted(make_ledger, clock, data):
+    """P9, P8: as many as fit, and not one fewer."""
+    limit = data.draw(st.integers(0, 10_000))
+    amount = data.draw(st.integers(1, 500))
+    ledger = make_ledger(clock)
+    callers = limit // amount + 3
+    granted = [isinstance(ledger.reserve(str(i), [usd("k", amount, limit)], 60), Granted) for i in range(callers)]
+    assert granted == [True] * (limit // amount) + [False] * 3
+
+
+@LENIENT
+@given(
+    spent=st.integers(0, 50),
+    needed=st.integers(0, 50),
+    limit=st.integers(0, 100),
+    more=st.integers(0, 50),
+    others=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=3, unique_by=lambda pair: pair[0]),
+)
+def test_raising_a_limit_never_refuses(make_ledger, clock, spent, needed, limit, more, others):
+    """P11."""
+    verdicts = []
+    for allowed in (limit, limit + more):
+        ledger = make_ledger(clock)
+        ledger.charge("before", Amount(spent), [Claim("k")])
+        claims = [usd("k", needed, allowed), *(usd(key, amount, 5) for key, amount in others)]
+        verdicts.append(isinstance(ledger.reserve("h", claims, 60), Granted))
+    assert verdicts[0] <= verdicts[1]
+
+
+def test_threads_settle_expire_and_release_at_once(make_ledger, clock):
+    """P5: whichever comes first, the hold ends once, and a true amount that is known wins."""
+    for _ in range(50):
+        ledger = make_ledger(clock)
+        ledger.reserve("h", [usd("k", 50, 100)], 0)
+        start = threading.Barrier(3)
+
+        def run(act, start=start):
+            start.wait()
+            act()
+
+        acts = (
+            lambda ledger=ledger: ledger.settle("h", Amount(70, 7), [usd("k", 50, 100)]),
+            lambda ledger=ledger: ledger.expire(),
+            lambda ledger=ledger: ledger.settle("h", Amount(70, 7), [usd("k", 50, 100)]),
+        )
+        threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ledger.balance("k") == Balance("k", 70, 7, 1)
+
+
+# -- the state machine ----------------------------------------------------------------------------------------
+
+KEYS = ("month", "tenant", "run")
+LIMITS = {"month": (1000, 500, 12), "tenant": (400, None, None), "run": (None, 300, 5)}
+IDS = st.sampled_from([f"h{number}" for number in range(8)])
+AMOUNTS = st.builds(Amount, st.integers(0, 300), st.integers(0, 150), st.integers(0, 2))
+SHARES = st.dictionaries(st.sampled_from(KEYS), AMOUNTS, min_size=1)
+TTL = 100
+
+
+def claims_of(shares: dict[str, Amount], order: list[str]) -> list[Claim]:
+    """One claim a key, in the order given, some of them twice."""
+    return [Claim(key, shares[key].nano_usd, shares[key].tokens, shares[key].calls, *LIMITS[key]) for key in order]
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """A ledger beside a model that holds only what should be true: who holds what, and who has spent what."""
+
+    make = None  # set by the test
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.ledger = type(self).make(self.clock)
+        self.asked: dict[str, dict[str, Amount]] = {}  # every id that was ever granted or booked
+        self.open: dict[str, dict[str, Amount]] = {}
+        self.expires: dict[str, float] = {}
+        self.charged: dict[str, dict[str, Amount]] = {}  # what expired holds were charged
+        self.ended: dict[str, tuple[str, Amount | None]] = {}
+        self.spent: dict[str, list[int]] = {key: [0, 0, 0] for key in KEYS}
+        self.slack: dict[str, list[int]] = {key: [0, 0, 0] for key in KEYS}  # what may pass a limit, and why
+
+    # the model
+
+    def reserved(self, key: str) -> list[int]:
+        held = [shares[key] for shares in self.open.values() if key in shares]
+        return [
+            sum(each.nano_usd for each in held),
+            sum(each.tokens for each in held),
+            sum(each.calls for each in held),
+        ]
+
+    def book(self, key: str, amount: Amount, sign: int = 1) -> None:
+        for index, number in enumerate((amount.nano_usd, amount.tokens, amount.calls)):
+            self.spent[key][index] += sign * number
+
+    def allow(self, key: str, actual: Amount, held: Amount) -> None:
+        pairs = ((actual.nano_usd, held.nano_usd), (actual.tokens, held.tokens), (actual.calls, held.calls))
+        for index, (came_to, was) in enumerate(pairs):
+            self.slack[key][index] += max(0, came_to - was)
+
+    def fits(self, shares: dict[str, Amount]) -> bool:
+        for key, amount in shares.items():
+            reserved = self.reserved(key)
+            for limit, need, spent, held in zip(
+                LIMITS[key], (amount.nano_usd, amount.tokens, amount.calls), self.spent[key], reserved, strict=True
+            ):
+                if limit is not None and need and spent + held + need > limit:
+                    return False
+        return True
+
+    def sweep(self) -> None:
+        """Holds past their time: charged what they reserve."""
+        for hold in [hold for hold, expires in self.expires.items() if hold in self.open and expires <= self.clock.now]:
+            for key, amount in self.open[hold].items():
+                self.book(key, amount)
+            self.ended[hold] = ("expired", None)
+            self.charged[hold] = self.open.pop(hold)
+
+    def snapshot(self):
+        return everything(self.ledger)
+
+    # the steps
+
+    @rule(hold=IDS, shares=SHARES, data=st.data())
+    def reserve(self, hold, shares, data):
+        self.sweep()
+        self.ledger.expire()
+        order = data.draw(st.permutations(sorted(shares)))
+        order += data.draw(st.lists(st.sampled_from(order), max_size=2))  # P12: duplicates
+        claims = claims_of(shares, order)
+        if hold in self.asked:
+            if self.asked[hold] == shares and self.ended.get(hold, ("",))[0] != "adjusted":
+                assert self.ledger.reserve(hold, claims, TTL) == Granted(replayed=True)
+            else:
+                before = self.snapshot()
+                with pytest.raises(LedgerConflict):
+                    self.ledger.reserve(hold, claims, TTL)
+                assert self.snapshot() == before
+            return
+        before = self.snapshot()
+        answer = self.ledger.reserve(hold, claims, TTL)
+        if self.fits(shares):  # P8, P9: neither a phantom refusal nor one call too many
+            assert answer == Granted()
+            self.asked[hold] = shares
+            self.open[hold] = dict(shares)
+            self.expires[hold] = self.clock.now + TTL
+        else:
+            assert isinstance(answer, Refused)
+            assert answer.shortages
+            assert self.snapshot() == before  # P3
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def reserve_again(self, data):
+        hold = data.draw(st.sampled_from(sorted(self.asked)))
+        if self.ended.get(hold, ("",))[0] == "adjusted":
+            return
+        self.sweep()
+        claims = claims_of(self.asked[hold], sorted(self.asked[hold]))
+        assert self.ledger.reserve(hold, claims, TTL) == Granted(replayed=True)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), more=AMOUNTS)
+    def extend(self, data, more):
+        self.sweep()
+        hold = data.draw(st.sampled_from(sorted(self.asked)))
+        shares = self.open.get(hold)
+        if shares is None:
+            assert isinstance(self.ledger.extend(hold, "x", ttl=TTL), Gone)
+            return
+        key = data.draw(st.sampled_from(sorted(shares)))
+        self.ledger.expire()
+        before = self.snapshot()
+        answer = self.ledger.extend(hold, f"step {len(before)} {self.clock.now} {more}", claims_of({key: more}, [key]))
+        if isinstance(answer, Granted) and not answer.replayed:
+            assert self.fits({key: more})
+            was = shares[key]
+            shares[key] = Amount(was.nano_usd + more.nano_usd, was.tokens + more.tokens, was.calls + more.calls)
+        elif isinstance(answer, Refused):
+            assert not self.fits({key: more})
+            assert self.snapshot() == before
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data(), actual=AMOUNTS)
+    def settle(self, data, actual):
+        hold = data.draw(st.sampled_from(sorted(self.asked)))
+        state, known = self.ended.get(hold, ("open", None))
+        if state in ("settled", "adjusted"):
+            if known == actual and state == "settled":
+                assert self.ledger.settle(hold, actual) == "replayed"
+            else:
+                with pytest.raises(LedgerConflict):
+                    self.ledger.settle(hold, actual)
+            return
+        if hold in self.open:
+            if self.expires[hold] > self.clock.now:
+                assert self.ledger.settle(hold, actual) == "done"
+            else:  # past its time, and perhaps swept already
+                assert self.ledger.settle(hold, actual) in ("done", "late")
+            shares = self.open.pop(hold)
+        else:
+            assert self.ledger.settle(hold, actual) == "late"
+            shares = self.charged.get(hold, self.asked[hold])
+            if state == "expired":
+                for key, amount in shares.items():
+                    self.book(key, amount, -1)
+            else:  # released, and spent after all
+                shares = {key: Amount(0, 0, 0) for key in shares}
+        for key, held in shares.items():
+            self.book(key, actual)
+            self.allow(key, actual, held)
+        self.ended[hold] = ("settled", actual)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def settle_again(self, data):
+        settled = sorted(hold for hold, (state, _) in self.ended.items() if state == "settled")
+        if settled:
+            hold = data.draw(st.sampled_from(settled))
+            assert self.ledger.settle(hold, self.ended[hold][1]) == "replayed"
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def release(self, data):
+        hold = data.draw(st.sampled_from(sorted(self.asked)))
+        state, _ = self.ended.get(hold, ("open", None))
+        outcome = self.ledger.release(hold)
+        if hold in self.open:
+            assert outcome == "done" or self.expires[hold] <= self.clock.now
+            del self.open[hold]
+        elif state == "expired":
+            assert outcome == "late"
+            for key, amount in self.charged[hold].items():
+                self.book(key, amount, -1)
+        else:
+            assert outcome == ("replayed" if state == "released" else "ignored")
+            return
+        self.ended[hold] = ("released", None)
+
+    @rule(hold=IDS, shares=SHARES, actual=AMOUNTS)
+    def charge(self, hold, shares, actual):
+        claims = claims_of(shares, sorted(shares))
+        if hold in self.asked:
+            if self.ended.get(hold) == ("settled", actual) and self.asked[hold] == shares:
+                assert self.ledger.charge(hold, actual, claims) == "replayed"
+            else:
+                with pytest.raises(LedgerConflict):
+                    self.ledger.charge(hold, actual, claims)
+            return
+        assert self.ledger.charge(hold, actual, claims) == "done"
+        self.asked[hold] = shares
+        self.ended[hold] = ("settled", actual)
+        for key in shares:
+            self.book(key, actual)
+            self.allow(key, actual, Amount(0, 0, 0))
+
+    @rule(hold=IDS, shares=SHARES, delta=st.builds(Amount, st.integers(-50, 50), st.integers(-20, 20), st.just(0)))
+    def adjust(self, hold, shares, delta):
+        if hold in self.asked:
+            return
+        assert self.ledger.adjust(hold, delta, claims_of(shares, sorted(shares)), "test") == "done"
+        self.asked[hold] = shares
+        self.ended[hold] = ("adjusted", delta)
+        for key in shares:
+            self.book(key, delta)
+            self.allow(key, delta, Amount(0, 0, 0))
+
+    @rule(seconds=st.sampled_from([1, 30, 60, 100]))
+    def time_passes(self, seconds):
+        self.clock.on(seconds)
+
+    @rule()
+    def expire(self):
+        due = {hold for hold in self.open if self.expires[hold] <= self.clock.now}
+        assert set(self.ledger.expire()) <= due  # some may have been swept on the way
+        self.sweep()
+
+    # what always holds
+
+    @invariant()
+    def conservation(self):
+        """P1, P7: reserved is what open holds reserve, spent is what was booked; in integers (P18)."""
+        self.sweep()
+        self.ledger.expire()
+        for key in KEYS:
+            balance = self.ledger.balance(key)
+            assert list(balance[4:7]) == self.reserved(key)
+            assert list(balance[1:4]) == self.spent[key]
+            assert all(type(number) is int for number in balance[1:])
+
+    @invariant()
+    def bound(self):
+        """P2: a limit is passed by what calls came to beyond their reservation and by what nobody reserved, only."""
+        for key in KEYS:
+            balance = self.ledger.balance(key)
+            for limit, spent, reserved, slack in zip(
+                LIMITS[key], balance[1:4], balance[4:7], self.slack[key], strict=True
+            ):
+                if limit is not None:
+                    assert spent + reserved <= limit + slack
+
+
+def test_any_history(make_ledger):
+    """P1 to P5, P7 to P9, P12, P14, P18: every history that hypothesis thinks of ends as the model says."""
+
+    class Machine(LedgerMachine):
+        make = staticmethod(make_ledger)
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))

@@ -1,0 +1,101 @@
+"""What all tests share: one simulator for the session, spans and metrics in memory, a fresh meter."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import tokenbudget_otel as tb
+from tokenbudget_otel import meter as meter_module
+from tokenbudget_otel.instrumentation import deferred, guard
+from tokenbudget_otel.meter import Meter
+from tokenbudget_otel.simulator import Simulator
+
+
+@pytest.fixture(scope="session")
+def _simulator() -> Iterator[Simulator]:
+    with Simulator(seed=7) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def sim(_simulator: Simulator) -> Iterator[Simulator]:
+    """The provider simulator, with nothing left over from the test before."""
+    _simulator.reset()
+    yield _simulator
+    _simulator.reset()
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
+    """A meter of this test's own, in the place of the process-wide one."""
+    fresh = Meter()
+    monkeypatch.setattr(meter_module, "_meter", fresh)
+    return fresh
+
+
+@dataclass
+class Telemetry:
+    """Spans and metrics of one test."""
+
+    tracer_provider: TracerProvider
+    meter_provider: MeterProvider
+    exporter: InMemorySpanExporter
+    reader: InMemoryMetricReader
+    log: list[logging.LogRecord] = field(default_factory=list)
+
+    def spans(self) -> list[ReadableSpan]:
+        """Finished spans, after abandoned calls were ended."""
+        gc.collect()
+        deferred.drain()
+        return list(self.exporter.get_finished_spans())
+
+    def span(self) -> ReadableSpan:
+        """The one finished span."""
+        spans = self.spans()
+        assert len(spans) == 1, [span.name for span in spans]
+        return spans[0]
+
+    def metrics(self) -> dict[str, list[Any]]:
+        """Data points by metric name."""
+        data = self.reader.get_metrics_data()
+        if data is None:
+            return {}
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+
+@pytest.fixture
+def telemetry(caplog: pytest.LogCaptureFixture) -> Iterator[Telemetry]:
+    """Tracer and meter providers that keep everything in memory. Nothing of ours may have failed meanwhile."""
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracer_provider = TracerProvider()
+    tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+    guard._logged.clear()
+    yield Telemetry(tracer_provider, MeterProvider([reader]), exporter, reader)
+    tracer_provider.shutdown()
+    assert not guard._logged, f"telemetry failed: {guard._logged}"
+    detached = [record.getMessage() for record in caplog.records if "detach" in record.getMessage()]
+    assert not detached, detached
+
+
+@pytest.fixture
+def instrumented(telemetry: Telemetry, meter: Meter) -> Iterator[Telemetry]:
+    """All SDKs instrumented, into ``telemetry`` and ``meter``."""
+    tb.instrument(telemetry.tracer_provider, telemetry.meter_provider)
+    yield telemetry
+    tb.uninstrument()
