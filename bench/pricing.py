@@ -89,7 +89,7 @@ def main() -> None:
     for name, code in COLD.items():
         print(f"  {name:<52}{cold(code) * 1e3:9.1f} ms")
     raw = catalog.load()
-    rows = sum(len(provider.raw["models"]) for provider in raw.providers.values())
+    rows = sum(len(provider.models) for provider in raw.providers.values())
     extra = sum(len(provider.extra) for provider in raw.providers.values())
     print(f"  rows: {rows} from genai-prices, {extra} from litellm, {len(raw.providers)} providers\n")
 

@@ -149,11 +149,17 @@ def main() -> None:
         providers[provider.id] = from_genai(provider, notes)
     add_litellm(providers, litellm_map, day, notes)
 
-    payload = json.dumps(catalog, separators=(",", ":"), ensure_ascii=True, sort_keys=False).encode()
+    # One line for who the providers are, one for each provider's models: what nobody asks for is never parsed.
+    lists = ("models", "extra")
+    lines: list[object] = [{name: made[name] for name in lists if name in made} for made in providers.values()]
+    for made in providers.values():
+        for name in lists:
+            made.pop(name, None)
+    payload = b"\n".join(json.dumps(line, separators=(",", ":")).encode() for line in (catalog, *lines))
+    rows = sum(len(line["models"]) for line in lines)  # type: ignore[index]
+    extra = sum(len(line.get("extra", ())) for line in lines)  # type: ignore[attr-defined]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(gzip.compress(payload, 9, mtime=0))
-    rows = sum(len(p["models"]) for p in providers.values())
-    extra = sum(len(p.get("extra", ())) for p in providers.values())
     say(f"genai-prices {genai_version}: {rows} models; litellm {litellm_version}: {extra} rows; read on {date}")
     say(f"{options.out.name}: {options.out.stat().st_size:,} bytes ({len(payload):,} unpacked)")
     for note, count in sorted(notes.items()):
@@ -180,7 +186,7 @@ def read_litellm(wheel: Path) -> tuple[dict[str, Any], str]:
 def kept_date(path: Path, *versions: str) -> str:
     """The day in the present catalog while both versions are the same, else today."""
     if path.exists():
-        sources = json.loads(gzip.decompress(path.read_bytes()))["sources"]
+        sources = json.loads(gzip.decompress(path.read_bytes()).splitlines()[0])["sources"]
         if [source["version"] for source in sources] == list(versions):
             return str(sources[0]["date"])
     return datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -190,7 +196,7 @@ def kept_date(path: Path, *versions: str) -> str:
 
 
 def from_genai(provider: genai.Provider, notes: Counter[str]) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": provider.name, "url": provider.api_pattern}
+    made: dict[str, Any] = {"name": provider.name}
     if provider.model_match:
         made["match"] = clause(provider.model_match)
     if provider.fallback_model_providers:

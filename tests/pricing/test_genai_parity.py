@@ -68,7 +68,12 @@ def genai_nano(model: str, provider: str, usage: TokenUsage, at: float, context:
         genai_request_timestamp=datetime.fromtimestamp(at, UTC),
         price_context=context or None,
     )
-    return math.ceil((price.total_price * 10**9).quantize(Decimal("1e-13")))
+    nano = price.total_price * 10**9
+    if usage.input_audio_seconds is not None or usage.output_audio_seconds is not None:
+        nano = nano.quantize(
+            Decimal("1e-12")
+        )  # "28 digits": only an hour's price is divided by what is not a power of ten
+    return math.ceil(nano)
 
 
 @st.composite
@@ -181,7 +186,8 @@ def check(provider: types.Provider, name: str, usage: TokenUsage, at: float, con
     prices = model.get_prices(datetime.fromtimestamp(at, UTC), genai_context)
     ours = cost.nano_usd
     if prices.__dict__.get("web_searches_kcount") is None:  # "supplements"
-        ours -= BOOK.cost(provider.id, name, TokenUsage(web_searches=usage.web_searches or 0), at=at).nano_usd or 0
+        searches = BOOK.cost(provider.id, name, TokenUsage(web_searches=usage.web_searches or 0), at=at).nano_usd or 0
+        ours -= searches - (BOOK.cost(provider.id, name, TokenUsage(), at=at).nano_usd or 0)
     if cost.nano_usd != ours:
         assert abs(ours - theirs) <= 1, (cost, theirs)
     else:

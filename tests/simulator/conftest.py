@@ -31,13 +31,13 @@ class Clients:
         return self._made[key]
 
     def _make(self, name: str, asynchronous: bool) -> Any:
-        if name == "anthropic":
-            kind: Any = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
-            return kind(base_url=self.sim.anthropic_url, **STRICT)
         # When it is strict the SDK refuses what the real APIs send: embeddings in base64 (which it asks for),
         # legacy chunks without a finish_reason, Azure's first chunk without a name for its kind of object.
         name, _, lenient = name.partition(" ")
         options = STRICT | {"_strict_response_validation": not lenient}
+        if name == "anthropic":
+            kind: Any = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
+            return kind(base_url=self.sim.anthropic_url, **options)
         if name == "azure":
             kind = openai.AsyncAzureOpenAI if asynchronous else openai.AzureOpenAI
             return kind(azure_endpoint=self.sim.azure_url, api_version="2025-04-01-preview", **options)

@@ -114,7 +114,7 @@ class Budget:
             "on_warn": on_warn,
             "unpriced": checked_choice("unpriced", unpriced, UNPRICED),
         }
-        zone_named(timezone)
+        zone_named(timezone if isinstance(timezone, str) else repr(timezone))
         if on_warn is not None and not callable(on_warn):
             raise ValueError(f"on_warn must be a function that takes a Shortfall, not {on_warn!r}")
         if on_warn is not None and action != "warn":

@@ -154,7 +154,7 @@ def zone_named(name: str) -> tzinfo:
         return zoneinfo.ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):
         names = zoneinfo.available_timezones()
-    close = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else []
+    close = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     remedy = (
         "Give an IANA name such as 'Europe/Berlin' or 'UTC'"

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
@@ -222,7 +223,9 @@ def _read(data: Any, _body: Body, _provider: str) -> ResponseFacts:
 
 _FORMAT: Final = StreamFormat(MARKS, TEXT, MessageReader)
 
-MESSAGES: Final = Endpoint(semconv.CHAT, _size, _attributes, _read, lambda _body, _provider: _FORMAT)
+MESSAGES: Final = Endpoint(
+    semconv.CHAT, _size, _attributes, _read, lambda _body, _provider: _FORMAT, content=content.MESSAGE
+)
 """``messages`` and ``beta.messages``, the only endpoint that bills when it is called."""
 
 
@@ -243,12 +246,14 @@ class AnthropicDoor(StainlessDoor):
         return _tier(body)
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:  # noqa: ARG002
-        # The SDK makes a span of its own for a request that has a name for it; ours takes its place.
-        if opened.call.owns_span and getattr(opened.options, "span_name", None):
+        # The SDK makes a span of its own for a request that has a name for it. Ours takes its place, or that of
+        # another instrumentation which we add to.
+        call = opened.call
+        if (call.owns_span or call.span.is_recording()) and getattr(opened.options, "span_name", None):
             opened.options = changed_options(opened.options, span_name=None)
             conversation = get(getattr(client, "_open_telemetry", None), "conversation_id")
-            if isinstance(conversation, str):
-                opened.call.span.set_attribute(semconv.CONVERSATION_ID, conversation)
+            if call.owns_span and isinstance(conversation, str):
+                call.span.set_attribute(semconv.CONVERSATION_ID, conversation)
 
 
 class AnthropicInstrumentor(StainlessInstrumentor):

@@ -40,6 +40,7 @@ class StainlessInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             f"tokenbudget_otel.instrumentation.{self.sdk}",
             options.get("tracer_provider"),
             options.get("meter_provider"),
+            options.get("logger_provider"),
             former_names=bool(options.get("former_names", False)),
         )
         return self._make_door(telemetry, options.get("meter") or meter(), options)

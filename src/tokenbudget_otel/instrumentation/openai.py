@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
@@ -258,14 +259,15 @@ _CHAT = functools.partial(_request_attributes, "chat_completions")
 _RESPONSES = functools.partial(_request_attributes, "responses")
 _PLAIN = functools.partial(_request_attributes, None)
 
-_RESPONSE = Endpoint(semconv.CHAT, _response_size, _RESPONSES, _read_response, _events)
+_RESPONSE = Endpoint(semconv.CHAT, _response_size, _RESPONSES, _read_response, _events, content=content.RESPONSE)
 
 ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("post", "/chat/completions"): Endpoint(
-        semconv.CHAT, _chat_size, _CHAT, _read_chat, _chunks, wants_usage=True
+        semconv.CHAT, _chat_size, _CHAT, _read_chat, _chunks, wants_usage=True, content=content.CHAT
     ),
     ("post", "/completions"): Endpoint(
-        semconv.TEXT_COMPLETION, _completion_size, _PLAIN, _read_chat, _chunks, wants_usage=True
+        semconv.TEXT_COMPLETION, _completion_size, _PLAIN, _read_chat, _chunks, wants_usage=True,
+        content=content.COMPLETION,
     ),
     ("post", "/responses"): _RESPONSE,
     ("post", "/responses/compact"): _RESPONSE,

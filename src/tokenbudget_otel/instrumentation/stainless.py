@@ -22,6 +22,7 @@ from typing import Any, Final
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import bodies
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
+from tokenbudget_otel.instrumentation.content import Content, capturing, record_content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.streams import (
@@ -61,6 +62,7 @@ class Endpoint:
         wants_usage: whether a stream reports usage only when ``stream_options.include_usage`` asks for it.
         binary: what is known of a response that is not JSON, from the request's body.
         billed: whether a request costs anything; budgets are not asked for one that does not.
+        content: how its messages are read, where content is captured.
     """
 
     operation: str
@@ -71,6 +73,7 @@ class Endpoint:
     wants_usage: bool = False
     binary: Callable[[Body], ResponseFacts] | None = None
     billed: bool = True
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +136,23 @@ class StainlessDoor:
 
     def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
         """End a call whose response has been read, as far as it came."""
+        self._record_content(opened, facts)
         if facts.unfinished:
             opened.call.finish("background", facts, keep_ticket=True)
         else:
             opened.call.finish(
                 "failed" if facts.error is not None and outcome == "completed" else outcome, facts, error
             )
+
+    def _record_content(self, opened: Opened, facts: ResponseFacts) -> None:
+        capture, content, call = self.telemetry.capture, opened.endpoint.content, opened.call
+        if capture and content is not None and call.owns_span:
+            try:
+                record_content(
+                    capture, content, opened.body, facts.output, call.span, self.telemetry.logger, call.context
+                )
+            except Exception as error:
+                log_once("capture content", error)
 
     # --- installing --------------------------------------------------------------------------------------------
 
@@ -304,8 +318,12 @@ class StainlessDoor:
                 _finish_unknown(opened.call)
 
     def _facts(self, opened: Opened, data: Any) -> ResponseFacts:
+        endpoint = opened.endpoint
         try:
-            return opened.endpoint.read(data, opened.body, opened.peer.provider)
+            facts = endpoint.read(data, opened.body, opened.peer.provider)
+            if self.telemetry.capture and endpoint.content is not None:
+                facts.output = endpoint.content.response(data)
+            return facts
         except Exception as error:
             log_once("read a response", error)
             return ResponseFacts()
@@ -326,6 +344,8 @@ class StainlessDoor:
         watcher: bodies.Watcher
         if "text/event-stream" in kind and endpoint.stream is not None:
             form = endpoint.stream(opened.body, opened.peer.provider)
+            if self.telemetry.capture and endpoint.content is not None:
+                form = capturing(form, endpoint.content)
             watcher = StreamWatcher(call, form, decoder(response), hide_usage=opened.asked_usage, finish=finish)
         elif endpoint.binary is not None and "json" not in kind:
             watcher = OpaqueWatcher(call, endpoint.binary(opened.body), finish)

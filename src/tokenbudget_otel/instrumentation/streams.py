@@ -28,9 +28,14 @@ class StreamReader(Protocol):
     ``complete`` is whether the final event was seen, ``usage_is_final`` whether the provider's own count was.
     """
 
-    complete: bool
-    usage_is_final: bool
-    facts: ResponseFacts
+    @property
+    def complete(self) -> bool: ...
+
+    @property
+    def usage_is_final(self) -> bool: ...
+
+    @property
+    def facts(self) -> ResponseFacts: ...
 
     def event(self, data: bytes) -> bool:
         """Take the data of an event; say whether it is to be withheld from the program."""

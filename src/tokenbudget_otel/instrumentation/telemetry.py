@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opentelemetry._logs import Logger, LoggerProvider, get_logger
 from opentelemetry.metrics import Counter, Histogram, MeterProvider, get_meter
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.capture import Capture, capture_from_environment
 from tokenbudget_otel.version import __version__
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
@@ -19,6 +21,8 @@ class Telemetry:
 
     Attributes:
         scope: the name of the instrumentation scope, such as ``tokenbudget_otel.instrumentation.openai``.
+        logger: where content events go.
+        capture: whether and where content is captured.
         former_names: whether attributes are also set under the names of the previous conventions.
     """
 
@@ -29,6 +33,8 @@ class Telemetry:
     time_to_first_chunk: Histogram
     cost: Counter
     refusals: Counter
+    logger: Logger
+    capture: Capture
     former_names: bool = False
 
     @classmethod
@@ -37,6 +43,7 @@ class Telemetry:
         scope: str,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
         *,
         former_names: bool = False,
     ) -> Telemetry:
@@ -67,5 +74,7 @@ class Telemetry:
                 semconv.METRIC_COST, "{USD}", "Known cost of GenAI client operations, in US dollars."
             ),
             refusals=meter.create_counter(semconv.METRIC_REFUSALS, "{call}", "Calls that a budget refused."),
+            logger=get_logger(scope, __version__, logger_provider, SCHEMA_URL),
+            capture=capture_from_environment(),
             former_names=former_names,
         )

@@ -67,10 +67,10 @@ def plain(name: str) -> str:
     >>> plain(" AWS.Bedrock ")
     'aws-bedrock'
     """
-    return "-".join(name.lower().translate(_SEPARATORS).split("-"))
+    return _pattern(_SEPARATORS).sub("-", name.strip().lower())
 
 
-_SEPARATORS: Final = re.compile(r"[\s._/]+")
+_SEPARATORS: Final = r"[\s._/]+"
 _IDS: Final = {alias: known for known, aliases in PROVIDERS.items() for alias in (known, *aliases)}
 
 
@@ -160,7 +160,7 @@ FAMILIES_BY_DESIGN: Final = frozenset(
 )
 """Prefixes meant to cover such words."""
 
-_WORDS: Final = re.compile(r"[a-z]+")
+_WORDS: Final = r"[a-z]+"
 
 
 def names_another_family(rest: str, text: str) -> bool:
@@ -173,7 +173,7 @@ def names_another_family(rest: str, text: str) -> bool:
     """
     if not rest or text in FAMILIES_BY_DESIGN:
         return False
-    return not FAMILY_WORDS.isdisjoint(_WORDS.findall(rest))
+    return not FAMILY_WORDS.isdisjoint(_pattern(_WORDS).findall(rest))
 
 
 def dashed_date(name: str) -> str:
@@ -200,14 +200,25 @@ def _is_date(year: str, month: str, day: str) -> bool:
 
 # --- other spellings of a reported name ------------------------------------------------------------------------
 
-_ARN: Final = re.compile(r"arn:aws[a-z-]*:(?:bedrock|sagemaker):[^:]*:[^:]*:(?P<kind>[a-z-]+)/(?P<id>.+)")
+_ARN: Final = r"arn:aws[a-z-]*:bedrock:[^:]*:[^:]*:(?P<kind>[a-z-]+)/(?P<id>.+)"
 _ARN_KINDS: Final = frozenset(("foundation-model", "inference-profile"))
 """ARNs that name a model. Others (application profiles, custom and provisioned models) need ``map_model``."""
 
-_GOOGLE_PATH: Final = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?models/")
-_BEDROCK_PLACE: Final = re.compile(r"(?:us|us-gov|eu|apac|ap|jp|au|ca|in|sa|me|af|global)\.(?=[a-z0-9-]+\.)")
-_BEDROCK_VERSION: Final = re.compile(r"(?:-v\d+)?(?::\d+)?(?::\d+k)?$")
-_DATE: Final = re.compile(r"[-@](20\d\d)-?(\d\d)-?(\d\d)$")
+
+def names_a_model(arn: str) -> bool:
+    """Whether an ARN in lower case names a model that Bedrock knows, and not something of the user's own.
+
+    >>> names_a_model("arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/a1b2")
+    False
+    """
+    found = _pattern(_ARN).fullmatch(arn)
+    return found is not None and found["kind"] in _ARN_KINDS
+
+
+_GOOGLE_PATH: Final = r"^(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?models/"
+_BEDROCK_PLACE: Final = r"^(?:us|us-gov|eu|apac|ap|jp|au|ca|in|sa|me|af|global)\.(?=[a-z0-9-]+\.)"
+_BEDROCK_VERSION: Final = r"(?:-v\d+)?(?::\d+)?(?::\d+k)?$"
+_DATE: Final = r"[-@](20\d\d)-?(\d\d)-?(\d\d)$"
 
 
 def _vertex_version(name: str) -> str:
@@ -216,7 +227,7 @@ def _vertex_version(name: str) -> str:
 
 
 def _undated(name: str) -> str:
-    found = _DATE.search(name)
+    found = _pattern(_DATE).search(name)
     return name[: found.start()] if found and _is_date(found[1], found[2], found[3]) else name
 
 
@@ -225,8 +236,8 @@ def _without(pattern: str) -> Callable[[str], str]:
 
 
 _STEPS: Final[dict[str, tuple[Callable[[str], str], ...]]] = {
-    "aws": (lambda name: _BEDROCK_PLACE.sub("", name, count=1), lambda name: _BEDROCK_VERSION.sub("", name, count=1)),
-    "google": (lambda name: _GOOGLE_PATH.sub("", name, count=1), _without(r"-(?:latest|\d{3})$")),
+    "aws": (_without(_BEDROCK_PLACE), _without(_BEDROCK_VERSION)),
+    "google": (_without(_GOOGLE_PATH), _without(r"-(?:latest|\d{3})$")),
     "anthropic": (_without(r"-latest$"),),
 }
 """Parts of a name that one provider adds and that change nothing about the price."""
@@ -246,10 +257,9 @@ def spellings(provider: str, reported: str) -> Iterator[str]:
     name = reported.strip().lower()
     yield name
     if name.startswith("arn:"):
-        found = _ARN.fullmatch(name)
-        if not found or found["kind"] not in _ARN_KINDS:
+        if not names_a_model(name):
             return
-        name = found["id"]
+        name = name.split("/", 1)[1]
         yield name
     head, slash, tail = name.partition("/")
     if slash and tail and provider_id(head) == provider:
@@ -267,7 +277,7 @@ def spellings(provider: str, reported: str) -> Iterator[str]:
             yield name
 
 
-_BEDROCK_ID: Final = re.compile(
+_BEDROCK_ID: Final = (
     r"(?:(?:us|us-gov|eu|apac|ap|jp|au|ca|in|sa|me|af|global)\.)?"
     r"(?:amazon|anthropic|ai21|cohere|deepseek|google|luma|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen"
     r"|stability|twelvelabs|writer|zai)\.[a-z0-9.:@-]+"
@@ -287,9 +297,31 @@ def host_of(name: str) -> tuple[str, str] | None:
     True
     """
     name = name.strip().lower()
-    if name.startswith("arn:aws") or _BEDROCK_ID.fullmatch(name):
+    if name.startswith("arn:aws") or _pattern(_BEDROCK_ID).fullmatch(name):
         return "aws", name
     head, slash, tail = name.partition("/")
     if slash and tail and (known := provider_id(head)):
         return known, tail
     return None
+
+
+_OWN_NAMES: Final = {
+    "openai": r"(?:gpt-|chatgpt-|o\d|text-embedding-(?:3|ada)|text-moderation|omni-moderation|whisper-1|tts-1|ft:|codex-)",
+    "anthropic": r"claude-",
+    "google": r"(?:gemini-|gemini/|models/gemini|imagen-|veo-|gemma-|text-embedding-00)",
+    "mistral": r"(?:mistral-(?:large|medium|small|embed|ocr|moderation)|codestral-|devstral-|magistral-|ministral-|pixtral-)",
+    "cohere": r"(?:command-|embed-(?:v4|english|multilingual)|rerank-)",
+    "deepseek": r"deepseek-(?:chat|reasoner|v\d)",
+    "x-ai": r"grok-",
+}
+
+
+def own_vendor(name: str) -> str | None:
+    """Whose model it is by a name in lower case that only one vendor gives, where no provider is known.
+
+    Whether that vendor has such a model is another question: this decides only where to look.
+
+    >>> own_vendor("text-embedding-3-small"), own_vendor("llama-3.3-70b")
+    ('openai', None)
+    """
+    return next((vendor for vendor, pattern in _OWN_NAMES.items() if _pattern(pattern).match(name)), None)

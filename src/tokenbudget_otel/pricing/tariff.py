@@ -114,7 +114,19 @@ COMPLETING: Final = ("cache_write_12h_tokens", "web_searches")
 class Tariff:
     """An entry in one service tier: gives the card for a time."""
 
-    __slots__ = ("_daily", "_dated", "_spans", "_standard", "_starts", "_variants", "entry", "missing", "only", "stale_after", "tier")
+    __slots__ = (
+        "_daily",
+        "_dated",
+        "_spans",
+        "_standard",
+        "_starts",
+        "_variants",
+        "entry",
+        "missing",
+        "only",
+        "stale_after",
+        "tier",
+    )
 
     def __init__(self, entry: Entry, tiers: frozenset[str] = frozenset(), stale_after: float = float("inf")) -> None:
         self.entry = entry

@@ -79,7 +79,7 @@ def _answer(exchange: Exchange) -> tuple[list[dict[str, Any]], str]:
     for search in range(behaviour.web_searches):
         blocks += _search(exchange, search)
     if behaviour.refusal is not None:
-        blocks.append({"type": "text", "text": behaviour.refusal, "citations": None})
+        blocks.append({"type": "text", "text": behaviour.refusal})
         return blocks, behaviour.finish_reason or "refusal"
     format_asked = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     if behaviour.tool_calls:
@@ -90,7 +90,7 @@ def _answer(exchange: Exchange) -> tuple[list[dict[str, Any]], str]:
         text, short = exchange.write(body.get("max_tokens"))
         stop = "max_tokens" if short else "end_turn"
     if text:
-        blocks.append({"type": "text", "text": text, "citations": None})
+        blocks.append({"type": "text", "text": text})
     for place, call in enumerate(behaviour.tool_calls):
         tool_id = exchange.id("toolu_", 1 + place)
         blocks.append({"type": "tool_use", "id": tool_id, "name": call.name, "input": dict(call.arguments)})
@@ -176,6 +176,8 @@ def _frames(exchange: Exchange, message: dict[str, Any], usage: Usage) -> list[F
         opening = _usage(exchange, usage)
         opening.pop("output_tokens_details", None)
         opening.pop("server_tool_use", None)
+        # What the searches find is read later, and only message_delta counts it.
+        opening["input_tokens"] = usage.plain_input_tokens // (1 + usage.web_searches)
         # Anthropic opens with a placeholder for what it has not written yet.
         start["usage"] = opening | {"output_tokens": 1}
     frames = [event_frame({"type": "message_start", "message": start})]

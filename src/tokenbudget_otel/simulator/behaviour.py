@@ -153,7 +153,7 @@ class Behaviour:
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
                 raise TypeError(f"{name} must be {expected}, not {value!r}")
-            if least is not None and value is not None and not value >= least:
+            if least is not None and isinstance(value, int | float) and not value >= least:
                 raise ValueError(f"{name} must be at least {least}, not {value!r}")
             if choices and value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")

@@ -122,6 +122,8 @@ async def _deliver_frames(
         elif fault[0] == "malformed_after":
             frames = [*frames, reply.broken_frame or BROKEN]
     encode = _encoder(behaviour)
+    if behaviour.gzip:
+        headers.append((b"content-encoding", b"gzip"))
     await line.start(reply.status, headers)
     if behaviour.first_chunk_s and await line.pause(behaviour.first_chunk_s):
         settle(0.0)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tokenbudget_otel.simulator.errors import Wording, openai_error
 from tokenbudget_otel.simulator.exchange import Exchange
 from tokenbudget_otel.simulator.hosts import FILTERS, Host
 from tokenbudget_otel.simulator.openai_usage import chat_usage, report
@@ -80,6 +81,9 @@ def chat_completions(exchange: Exchange) -> Reply:
     if host.refuse_stream_options and body.get("stream_options") is not None:
         status, refuse = host.refuse_stream_options
         raise RefusedError(status, dump(refuse(body["stream_options"])))
+    if not body.get("messages"):
+        said = Wording("invalid_request_error", "Missing required parameter: 'messages'.", "missing_required_parameter")
+        raise RefusedError(400, dump(openai_error(said, "messages")))
     limit = body.get("max_completion_tokens", body.get("max_tokens"))
     answers = [_answer(exchange, choice, limit) for choice in range(int(body.get("n") or 1))]
     prompt = measure_prompt(body.get("messages"), body.get("tools"))

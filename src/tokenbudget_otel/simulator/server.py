@@ -13,10 +13,11 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from tokenbudget_otel.simulator.app import State, build
+from tokenbudget_otel.simulator.app import build
 from tokenbudget_otel.simulator.behaviour import Behaviour
 from tokenbudget_otel.simulator.books import Billed, RecordedRequest
 from tokenbudget_otel.simulator.hosts import HOSTS
+from tokenbudget_otel.simulator.state import State
 
 FIXED_TIME: Final = 1_790_000_000.0
 """What the simulator's clock shows unless another is given, so that answers do not change from run to run."""
@@ -99,7 +100,8 @@ class Simulator:
     @property
     def url(self) -> str:
         """The root, without a slash at its end."""
-        return f"http://{self._address[0]}:{self._port}"
+        host = self._address[0]
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
     def openai_url(self) -> str:
@@ -188,7 +190,7 @@ def serve(
     default: Behaviour | None = None,
     ready: Callable[[Simulator], None] | None = None,
 ) -> None:
-    """Run a simulator until it is interrupted (Ctrl-C, or SIGTERM as KeyboardInterrupt).
+    """Run a simulator until it is interrupted (Ctrl-C), with a clock that runs.
 
     Args:
         host: the address to listen on.

@@ -1,0 +1,69 @@
+# What a contributor does. `make demo` and `make test` need nothing but Python 3.11 or newer.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak lint types format docs bench prices lock compat check clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; say which with: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## watch real clients being metered, priced and stopped by a budget
+	@$(BIN)/tokenbudget demo
+
+test: $(READY)  ## the tests
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile
+
+soak: $(READY)  ## the long tests
+	$(BIN)/python -m pytest -m soak
+
+lint: $(READY)  ## ruff, lint and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(READY)  ## put the code in shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## the benchmarks, each beside its floor in one run
+	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+prices: $(READY)  ## take the newest prices into the catalog
+	$(BIN)/python -m pip install --quiet --upgrade genai-prices
+	$(BIN)/python tools/make_prices.py
+
+lock: $(READY)  ## pin the newest versions for development
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+		--extra demo --group dev pyproject.toml --output-file requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+		requirements/previous.in --output-file requirements/previous.txt
+
+.compat/previous/.ready: requirements/previous.txt requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .compat/previous
+	.compat/previous/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement requirements/previous.txt
+	.compat/previous/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+compat: .compat/previous/.ready  ## the instrumentation tests with the previous major versions of the SDKs
+	.compat/previous/bin/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile tests/instrumentation
+
+check: lint types test  ## what has to pass before a change goes in
+
+clean:  ## remove environments and caches
+	rm -rf .venv .compat .pytest_cache .mypy_cache .ruff_cache .hypothesis

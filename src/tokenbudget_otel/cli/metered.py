@@ -1,0 +1,119 @@
+"""What happens inside each process of a run: metering, tags, the budget and the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Final
+
+from opentelemetry import baggage, context
+from opentelemetry.context import Context
+
+from tokenbudget_otel import api
+from tokenbudget_otel.budgets import Amount, Budget, BudgetExceeded, Call, Enforcer, Estimate, Hold, Shortfall
+from tokenbudget_otel.budgets.rules import Rule
+from tokenbudget_otel.cli.journal import Journal
+from tokenbudget_otel.meter import meter
+from tokenbudget_otel.pricing import load_price_file
+from tokenbudget_otel.tags import BAGGAGE_PREFIX
+
+SETTINGS: Final = "settings.json"
+SOCKET: Final = "ledger"
+
+
+def start(folder: str) -> None:
+    """Meter this process as the run in ``folder`` asks for."""
+    run = Path(folder)
+    settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
+    if settings["export"] and "TOKENBUDGET_RUN_INSTRUMENTED" not in os.environ:
+        _start_exporting()
+    os.environ.pop("TOKENBUDGET_RUN_INSTRUMENTED", None)
+    if settings["tags"]:
+        tag_everything(settings["tags"])
+    for file in settings["price_files"]:
+        load_price_file(file)
+    counting = meter()
+    counting.totals = journal = Journal(run)
+    if settings["budget"] is not None:
+        counting.enforcer = _RunEnforcer(run, settings, journal)
+    else:
+        counting.enforcer = _NotingEnforcer(journal)
+    api.instrument()
+
+
+class _NotingEnforcer(Enforcer):
+    """An enforcer that also writes its refusals into the journal, for the report."""
+
+    def __init__(self, journal: Journal, **options: Any) -> None:
+        super().__init__(**options)
+        self._journal = journal
+
+    def admit(self, call: Call, estimate: Estimate, now: float | None = None) -> Hold | None:
+        """See :meth:`.Enforcer.admit`."""
+        try:
+            return super().admit(call, estimate, now)
+        except BudgetExceeded as refusal:
+            self._journal.refusal(str(refusal))
+            raise
+
+
+class _RunEnforcer(_NotingEnforcer):
+    """With the budget of the run, which is counted for all processes together and cannot be withdrawn."""
+
+    def __init__(self, run: Path, settings: Mapping[str, Any], journal: Journal) -> None:
+        from tokenbudget_otel.cli.ledger import BudgetUnreachable, RemoteLedger, RunLedger
+
+        self._budget = budget_of(settings["budget"])
+        prefix = Rule(self._budget).prefix(0)
+        host = RemoteLedger(run / SOCKET, bytes.fromhex(settings["key"]))
+        lost = Shortfall(budget=self._budget.name, dimension="usd" if self._budget.limit_usd is not None else "tokens")
+        super().__init__(
+            journal, budgets=[self._budget], ledger=RunLedger(prefix, host, lambda: BudgetUnreachable(lost))
+        )
+
+    def clear(self) -> None:
+        """Withdraw the budgets of the program; that of the run stays."""
+        super().clear()
+        self.add(self._budget)
+
+    def settle(self, hold: Hold | None, actual: Amount, usage: Any = None) -> None:
+        """See :meth:`.Enforcer.settle`."""
+        super().settle(hold, actual, usage)
+
+
+def budget_of(settings: Mapping[str, Any]) -> Budget:
+    """The budget of a run, from plain data."""
+    return Budget(**settings)
+
+
+def tag_everything(tags: Mapping[str, str]) -> None:
+    """Make tags part of the context that every thread of this process begins with, those to come as well."""
+    ctx = context.get_current()
+    for name, value in tags.items():
+        ctx = baggage.set_baggage(BAGGAGE_PREFIX + name, value, ctx)
+    runtime = getattr(context, "_RUNTIME_CONTEXT", None)
+    if isinstance(getattr(runtime, "_current_context", None), ContextVar):
+        # A context that is attached is that of one thread. What all threads see is the variable's default, which
+        # can only be set when the variable is made; nobody has used it yet, this is before the program's start.
+        runtime._current_context = ContextVar("current_context", default=Context(ctx))  # type: ignore[union-attr]
+    else:
+        context.attach(ctx)
+
+
+def _start_exporting() -> None:
+    """What `opentelemetry-instrument` does in a process: the SDK and every instrumentor that is installed."""
+    from importlib.metadata import entry_points
+
+    if not entry_points(group="opentelemetry_configurator"):
+        raise RuntimeError(
+            "OTEL_ exporter variables are set, but opentelemetry-distro is not installed, so nothing is exported"
+        )
+    if not entry_points(group="opentelemetry_traces_exporter", name="otlp_proto_grpc"):
+        # The distro would choose gRPC, and fail for want of the package.
+        os.environ.setdefault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    from opentelemetry.instrumentation.auto_instrumentation import initialize
+
+    initialize()
