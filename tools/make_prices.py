@@ -36,6 +36,7 @@ TARGET = ROOT / "src/tokenbudget_otel/pricing/data/catalog.json.gz"
 sys.path.insert(0, str(ROOT / "src"))
 
 from tokenbudget_otel.pricing import names, units  # noqa: E402
+from tokenbudget_otel.pricing.tariff import COMPLETING  # noqa: E402
 
 Prices = dict[str, Any]
 
@@ -108,6 +109,9 @@ ONE_OF = (
     ("output_tokens", "output_audio_seconds"),
     ("output_audio_tokens", "output_audio_seconds"),
 )
+
+# Of several lists of litellm's that make up one provider here, those whose rows count where others have none.
+SECOND_CHOICE = ("azure_", "vertex_ai", "bedrock_mantle", "text-completion-", "codestral", "fireworks_ai-", "chatgpt")
 
 # Modes whose models are not billed in units that we count.
 SKIPPED_MODES = {"video_generation", "evaluation", "guardrail", "vector_store", "extraction"}
@@ -305,8 +309,9 @@ def add_litellm(providers: dict[str, Any], rows: dict[str, Any], today: datetime
     """Keep litellm's row of a model where genai-prices has none, or prices it otherwise, or in fewer tiers."""
     by_id = {provider.id: provider for provider in genai_providers}
     outputs: dict[tuple[str, str], tuple[bool, int]] = {}
-    for key, row in rows.items():
-        if key == "sample_spec" or not isinstance(row.get("litellm_provider"), str):
+    listed = [(key, row) for key, row in rows.items() if isinstance(row.get("litellm_provider"), str)]
+    for key, row in sorted(listed, key=lambda item: item[1]["litellm_provider"].startswith(SECOND_CHOICE)):
+        if key == "sample_spec":
             continue
         provider_id = names.provider_id(row["litellm_provider"]) or names.plain(row["litellm_provider"])
         name = own_name(key, row["litellm_provider"])
@@ -427,13 +432,9 @@ def positive_anywhere(made: dict[str, Any]) -> bool:
     return positive(made["p"]) or any(positive(variant["p"]) for variant in made.get("v", ()))
 
 
-# Units of litellm's that complete an entry of genai-prices without touching any of its prices.
-COMPLETING = ("cache_write_12h_tokens", "web_searches")
-
-
 def adds(known: genai.ModelInfo, made: dict[str, Any], own: bool, now: datetime.datetime) -> bool:
     prices = genai_prices(known.get_prices(now), Counter())
-    if any(unit in made["p"] and unit not in prices for unit in COMPLETING):
+    if any(unit in made["p"] and prices.keys().isdisjoint(same) for unit, same in COMPLETING.items()):
         return True
     if any(unit in prices and value != prices[unit] for unit, value in made["p"].items()):
         return True

@@ -74,6 +74,7 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def usage(by=None):
+        """What this process has used so far: :func:`tokenbudget_otel.api.usage`."""
         return importlib.import_module("tokenbudget_otel.api").usage(by)
 
 

@@ -47,7 +47,9 @@ class Size:
         choices: how many answers are asked for.
         extra: other units that will be billed (characters of a speech request, searches allowed …).
         expected_output_tokens: where the kind of request tells it (none for embeddings), ``None`` otherwise.
-        cache_write_ttl: the time to live of prompt-cache writes that the request asks for.
+        cache_write_ttl: the longest time to live of prompt-cache writes that the request asks for, ``"none"``
+            where it surely writes nothing, ``None`` where that is not known.
+        text_only: whether nothing read or written can be audio, image or video.
     """
 
     input_tokens: int
@@ -57,6 +59,7 @@ class Size:
     extra: TokenUsage | None = None
     expected_output_tokens: int | None = None
     cache_write_ttl: str | None = None
+    text_only: bool = False
 
 
 @dataclass(slots=True)
@@ -241,6 +244,7 @@ class Meter:
                     tier=request.tier,
                     batch=request.batch,
                     cache_write_ttl=size.cache_write_ttl,
+                    text_only=size.text_only,
                     extra=size.extra,
                 ),
                 bound_in + bound_out,

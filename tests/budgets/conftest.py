@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from budget_ledgers import LEDGERS, Clock, MakeLedger
 
 from tokenbudget_otel.budgets import Ledger
+
+from .budget_ledgers import LEDGERS, Clock, MakeLedger
 
 
 @pytest.fixture(params=LEDGERS)

@@ -6,12 +6,13 @@ import itertools
 import threading
 
 import pytest
-from budget_ledgers import Clock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tokenbudget_otel.budgets import Amount, Balance, Claim, Gone, Granted, Ledger, LedgerConflict, Refused
+
+from .budget_ledgers import Clock
 
 # hypothesis runs a test many times with one fixture; each of these makes a ledger of its own from it.
 LENIENT = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -194,3 +195,22 @@ def test_expected_mode_stays_within_the_published_bound():
     (row,) = enforcer.status()
     assert row.reserved_usd == 0
     assert row.spent_usd * USD <= USD + sum(beyond)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_in_the_middle_of_a_call_does_not_lock_up_the_child():
+    enforcer = Enforcer([Budget(limit_usd=1)])
+    with enforcer.ledger._lock:  # as another thread would hold it
+        child = os.fork()
+        if not child:
+            os._exit(0 if enforcer.admit(CALL, worst(1)) else 1)
+    for _ in range(500):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0

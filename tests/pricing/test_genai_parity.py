@@ -25,7 +25,7 @@ DELIBERATE = {
     "empty price": "genai-prices answers 0 for a model without prices; we say unknown, or free if its name says so",
     "all prices 0": "the same where every price is 0 and nothing says that the model is free",
     "units without a price": "genai-prices leaves them out silently; we price the rest and say partial",
-    "unknown tier": "genai-prices takes the standard price silently; we do too, and say partial, unless litellm knows it",
+    "unknown tier": "genai-prices takes the standard price silently; we say partial, or take the tier from litellm",
     "supplements": "web searches and 12 h cache writes that only litellm prices are added to its prices",
     "inconsistent usage": "genai-prices raises; we price what is certain and say partial",
     "other families": "a prefix or part of a name that genai-prices accepts does not reach into another family",
@@ -227,25 +227,25 @@ def test_every_model_at_every_change_of_its_prices(group: int) -> None:
 
 
 @settings(
-    max_examples=3000, deadline=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck)
+    max_examples=1500, deadline=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck)
 )
 @given(st.data())
 def test_random_usages_times_and_tiers(data: st.DataObject) -> None:
-    provider, model = data.draw(st.sampled_from(MODELS))
+    provider, model = MODELS[data.draw(st.integers(0, len(MODELS) - 1))]
     at = data.draw(st.one_of(st.sampled_from(times(model)), st.floats(1.6e9, 1.9e9)))
     check(provider, model.id, data.draw(usages()), at, data.draw(st.sampled_from(contexts(model))))
 
 
-def clause_names(match: Any) -> list[str]:
+def clause_names(match: Any, spelled: bool) -> list[str]:
     """Names made of a model's clauses: the texts in them, alone and with what providers add."""
     if isinstance(match, types.ClauseOr | types.ClauseAnd):
         parts = match.or_ if isinstance(match, types.ClauseOr) else match.and_
-        return [name for part in parts for name in clause_names(part)]
+        return [name for part in parts for name in clause_names(part, spelled)]
     text = str(next(iter(match.__dict__.values())))
     if isinstance(match, types.ClauseRegex):
         return []
     if isinstance(match, types.ClauseEquals):
-        return [text, text.upper(), f"{text}-2026-02-30"]
+        return [text, text.upper(), f"{text}-20260230"] if spelled else [text]
     ends = ("", "-20260801", "-2026-08-01", "-v1:0", "@20260801", "-latest", "-preview", "-cyber", "-mini", ":free")
     before = ("", "us.", "eu.", "global.") if isinstance(match, types.ClauseContains | types.ClauseEndsWith) else ("",)
     after = ("",) if isinstance(match, types.ClauseEndsWith) else ends
@@ -256,8 +256,8 @@ def test_every_name_that_a_clause_explains_means_the_same_model() -> None:
     usage = TokenUsage(input_tokens=12_345, output_tokens=678, cache_read_tokens=45)
     other_families: set[str] = set()
     seen = 0
-    for provider, model in MODELS:
-        for name in clause_names(model.match):
+    for number, (provider, model) in enumerate(MODELS):
+        for name in clause_names(model.match, spelled=number % 7 == 0):
             theirs = resolved(provider, name)
             if theirs is None:
                 continue
@@ -281,7 +281,7 @@ def test_every_name_that_a_clause_explains_means_the_same_model() -> None:
             assert not FAMILY_WORDS.isdisjoint(name.lower().replace("@", "-").split("-")), (provider.id, name, found)
             other_families.add(name)
             assert BOOK.cost(provider.id, name, usage).model != theirs.id
-    assert seen > 6000
+    assert seen > 4000
     assert all(name.endswith(("-cyber", "-mini")) for name in other_families), other_families
     assert any(
         names_another_family(name.removeprefix("gemini-3.8-flash"), "gemini-3.8-flash") for name in other_families

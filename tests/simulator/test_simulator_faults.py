@@ -250,7 +250,7 @@ def test_stop_does_not_wait_for_requests_that_hang() -> None:
         while sim.open_requests < 5:
             time.sleep(0.005)
         begin = time.perf_counter()
-    assert time.perf_counter() - begin < 0.5
+    assert time.perf_counter() - begin < 2  # Mostly some milliseconds; the machine may be busy.
     for thread in threads:
         thread.join(5)
     assert len(seen) == 5

@@ -138,7 +138,7 @@ def test_starts_and_stops_fast_and_again() -> None:
             assert httpx2.get(f"{sim.openai_url}/models").status_code == 200
             with pytest.raises(RuntimeError, match="runs already"):
                 sim.start()
-        assert time.perf_counter() - begin < 0.5
+        assert time.perf_counter() - begin < 2  # Mostly some milliseconds; the machine may be busy.
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{sim.openai_url}/models")
     sim.stop()

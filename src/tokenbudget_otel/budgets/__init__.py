@@ -4,10 +4,12 @@ Declare a :class:`Budget`, or put :class:`budget` around some code; the :class:`
 may come to in every budget that applies, all or none, and records what it really came to when it ends.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget
 from tokenbudget_otel.budgets.enforcer import Enforcer, Hold
-from tokenbudget_otel.budgets.errors import BudgetExceeded, Shortfall, TokenLimitReached, UnpricedModel
+from tokenbudget_otel.budgets.errors import BudgetExceeded, TokenLimitReached, UnpricedModel
 from tokenbudget_otel.budgets.ledger import (
     AsyncLedger,
     Balance,
@@ -22,8 +24,11 @@ from tokenbudget_otel.budgets.ledger import (
 )
 from tokenbudget_otel.budgets.memory import MemoryLedger
 from tokenbudget_otel.budgets.run import active_budgets, budget
-from tokenbudget_otel.budgets.status import BudgetStatus
 from tokenbudget_otel.budgets.windows import WINDOWS, Window, window_at
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.budgets.shortfall import Shortfall
+    from tokenbudget_otel.budgets.status import BudgetStatus
 
 __all__ = [
     "WINDOWS",
@@ -54,3 +59,16 @@ __all__ = [
     "budget",
     "window_at",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Made on first use: classes of many fields take a millisecond each, and many programs never need them.
+    if name == "Shortfall":
+        from tokenbudget_otel.budgets.shortfall import Shortfall
+
+        return Shortfall
+    if name == "BudgetStatus":
+        from tokenbudget_otel.budgets.status import BudgetStatus
+
+        return BudgetStatus
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tokenbudget_otel.budgets.errors import Shortfall
 from tokenbudget_otel.budgets.windows import WINDOWS, unknown, zone_named
 from tokenbudget_otel.money import to_nano, to_usd
 from tokenbudget_otel.tags import checked_tags
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.budgets.shortfall import Shortfall
 
 Usd = Decimal | int | float | str
 """US dollars, as people write them."""
@@ -106,7 +108,7 @@ class Budget:
             "limit_tokens": checked_count("limit_tokens", limit_tokens),
             "limit_calls": checked_count("limit_calls", limit_calls),
             "window": _checked_window(window),
-            "timezone": timezone,
+            "timezone": _checked_timezone(timezone),
             "per": _checked_per(per),
             "match": _checked_match(match),
             "action": checked_choice("action", action, ACTIONS),
@@ -114,7 +116,6 @@ class Budget:
             "on_warn": on_warn,
             "unpriced": checked_choice("unpriced", unpriced, UNPRICED),
         }
-        zone_named(timezone if isinstance(timezone, str) else repr(timezone))
         if on_warn is not None and not callable(on_warn):
             raise ValueError(f"on_warn must be a function that takes a Shortfall, not {on_warn!r}")
         if on_warn is not None and action != "warn":
@@ -166,6 +167,13 @@ def _checked_window(window: object) -> str:
     if window == "run":
         raise ValueError("unknown window 'run': for one run use `with tokenbudget_otel.budget(max_cost_usd=…):`")
     return checked_choice("window", window, WINDOWS)
+
+
+def _checked_timezone(name: object) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"unknown timezone {name!r}: give an IANA name such as 'Europe/Berlin' or 'UTC'")
+    zone_named(name)
+    return name
 
 
 def _checked_per(per: object) -> tuple[str, ...]:

@@ -11,17 +11,20 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget, checked_choice
-from tokenbudget_otel.budgets.errors import Shortfall, refusal
+from tokenbudget_otel.budgets.errors import refusal
 from tokenbudget_otel.budgets.ledger import Balance, Claim, Dimension, Granted, Ledger, Refused, Shortage
 from tokenbudget_otel.budgets.memory import MemoryLedger
 from tokenbudget_otel.budgets.rules import Rule, helps_to_wait, scope_of, standing
 from tokenbudget_otel.budgets.run import active_budgets, budget
-from tokenbudget_otel.budgets.status import BudgetStatus
 from tokenbudget_otel.usage import TokenUsage
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.budgets.shortfall import Shortfall
+    from tokenbudget_otel.budgets.status import BudgetStatus
 
 logger: Final = logging.getLogger("tokenbudget_otel.budgets")
 
@@ -320,6 +323,8 @@ class Enforcer:
     def _shortfall(
         self, call: Call, source: Source, shortage: Shortage, dimension: Dimension, now: float, unpriced: bool = False
     ) -> Shortfall:
+        from tokenbudget_otel.budgets.shortfall import Shortfall
+
         claim, balance = shortage
         values: dict[str, Any] = dict(
             standing(source.limits, balance, Amount(None if unpriced else claim.nano_usd, claim.tokens, claim.calls))
@@ -390,6 +395,8 @@ def _pairs(hold: Hold, shortages: tuple[Shortage, ...]) -> list[tuple[Source, Sh
 
 
 def _row(source: Source, balance: Balance, window: str, **more: Any) -> BudgetStatus:
+    from tokenbudget_otel.budgets.status import BudgetStatus
+
     scope = scope_of(balance.key) if isinstance(source, Rule) else {}
     values: dict[str, Any] = dict(standing(source.limits, balance))
     return BudgetStatus(budget=source.name, action=source.action, window=window, scope=scope, **values, **more)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
@@ -98,6 +100,19 @@ class _Lease:
         self.steps: dict[str, dict[str, tuple[int, int, int]]] | None = None
 
 
+# A process forked while another thread is inside would find the lock taken for ever.
+_ledgers: Final[weakref.WeakSet[MemoryLedger]] = weakref.WeakSet()
+
+
+def _unlock_after_fork() -> None:
+    for ledger in _ledgers:
+        ledger._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
 class MemoryLedger:
     """A :class:`~tokenbudget_otel.budgets.ledger.Ledger` in this process's memory. Safe for threads and tasks.
 
@@ -153,6 +168,7 @@ class MemoryLedger:
         self._window_ends: list[tuple[float, str]] = []  # a heap
         self.dropped = 0
         """How many keys had to give way to ``max_keys``. Their budgets began anew."""
+        _ledgers.add(self)
 
     # -- the operations of the contract ------------------------------------------------------------------
 

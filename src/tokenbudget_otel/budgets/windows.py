@@ -6,7 +6,6 @@ key: nothing is reset, two processes cannot disagree, and a late charge goes to 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -153,11 +152,13 @@ def zone_named(name: str) -> tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):
+        import difflib
+
         names = zoneinfo.available_timezones()
     close = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     remedy = (
-        "Give an IANA name such as 'Europe/Berlin' or 'UTC'"
+        "give an IANA name such as 'Europe/Berlin' or 'UTC'"
         if names
         else "this system has no time zone data: pip install tzdata"
     )

@@ -30,7 +30,7 @@ class _Watch:
         for finder in list(sys.meta_path):
             if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, self._run)
+                    spec.loader = _Loader(spec.loader, self._run)  # type: ignore[assignment]
                 return spec
         return None
 
@@ -54,7 +54,7 @@ class _Loader:
         _start(self._run)
 
 
-def _start(run: str) -> None:
+def _start(run: str, instrumented: bool = False) -> None:
     global _started
     if _started:
         return
@@ -62,7 +62,7 @@ def _start(run: str) -> None:
     try:
         from tokenbudget_otel.cli import metered
 
-        metered.start(run)
+        metered.start(run, instrumented)
     except Exception as error:
         _note(run, error)
 
@@ -97,19 +97,18 @@ def _hook() -> None:
         os.close(os.open(os.path.join(run, "seen"), os.O_CREAT | os.O_WRONLY, 0o600))  # noqa: PTH118
     except OSError:
         run = ""  # the run has ended: nobody will read what this process counts
+    instrumented = False
     try:
         instrumented = _chain(own)
     finally:
         # The program's sys.path is what it would be without us; its children get ours by PYTHONPATH.
         sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != own]  # noqa: PTH100
         if run:
-            if instrumented:
-                os.environ["TOKENBUDGET_RUN_INSTRUMENTED"] = "1"
             # Tags and exporters have to be there before the program's first span.
             if os.path.exists(os.path.join(run, "early")) or not _SDKS.isdisjoint(sys.modules):  # noqa: PTH110, PTH118
-                _start(run)
+                _start(run, instrumented)
             else:
-                sys.meta_path.insert(0, _Watch(run))  # type: ignore[arg-type]
+                sys.meta_path.insert(0, _Watch(run))
 
 
 if __name__ == "sitecustomize":

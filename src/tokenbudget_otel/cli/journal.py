@@ -22,6 +22,8 @@ from tokenbudget_otel.usage import TokenUsage
 SUFFIX: Final = ".calls"
 COMPACT_AT: Final = 8_000_000
 """Bytes at which a file is rewritten with its calls added up."""
+MOST_REFUSALS: Final = 100
+"""Different messages of refusals that are kept."""
 
 _Key = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
@@ -169,7 +171,7 @@ class Tally:
             except ValueError:
                 continue
             if "refusal" in entry:
-                if entry["refusal"] not in self.refusals:
+                if entry["refusal"] not in self.refusals and len(self.refusals) < MOST_REFUSALS:
                     self.refusals.append(entry["refusal"])
             else:
                 self.add(entry)

@@ -20,10 +20,10 @@ from tokenbudget_otel.budgets import (
     Ledger,
     MemoryLedger,
     OpenHold,
-    Outcome,
     Refused,
     Shortfall,
 )
+from tokenbudget_otel.budgets.ledger import Outcome
 from tokenbudget_otel.instrumentation.guard import log_once
 
 OPERATIONS: Final = frozenset(

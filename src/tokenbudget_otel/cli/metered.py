@@ -13,7 +13,7 @@ from opentelemetry import baggage, context
 from opentelemetry.context import Context
 
 from tokenbudget_otel import api
-from tokenbudget_otel.budgets import Amount, Budget, BudgetExceeded, Call, Enforcer, Estimate, Hold, Shortfall
+from tokenbudget_otel.budgets import Budget, BudgetExceeded, Call, Enforcer, Estimate, Hold, Shortfall
 from tokenbudget_otel.budgets.rules import Rule
 from tokenbudget_otel.cli.journal import Journal
 from tokenbudget_otel.meter import meter
@@ -24,13 +24,12 @@ SETTINGS: Final = "settings.json"
 SOCKET: Final = "ledger"
 
 
-def start(folder: str) -> None:
-    """Meter this process as the run in ``folder`` asks for."""
+def start(folder: str, instrumented: bool = False) -> None:
+    """Meter this process as the run in ``folder`` asks for; ``instrumented`` by OpenTelemetry, perhaps, already."""
     run = Path(folder)
     settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
-    if settings["export"] and "TOKENBUDGET_RUN_INSTRUMENTED" not in os.environ:
-        _start_exporting()
-    os.environ.pop("TOKENBUDGET_RUN_INSTRUMENTED", None)
+    if settings["export"] and not instrumented and (problem := _start_exporting()):
+        (run / f"{os.getpid()}.note").write_text(problem, encoding="utf-8")
     if settings["tags"]:
         tag_everything(settings["tags"])
     for file in settings["price_files"]:
@@ -79,10 +78,6 @@ class _RunEnforcer(_NotingEnforcer):
         super().clear()
         self.add(self._budget)
 
-    def settle(self, hold: Hold | None, actual: Amount, usage: Any = None) -> None:
-        """See :meth:`.Enforcer.settle`."""
-        super().settle(hold, actual, usage)
-
 
 def budget_of(settings: Mapping[str, Any]) -> Budget:
     """The budget of a run, from plain data."""
@@ -98,18 +93,22 @@ def tag_everything(tags: Mapping[str, str]) -> None:
     if isinstance(getattr(runtime, "_current_context", None), ContextVar):
         # A context that is attached is that of one thread. What all threads see is the variable's default, which
         # can only be set when the variable is made; nobody has used it yet, this is before the program's start.
-        runtime._current_context = ContextVar("current_context", default=Context(ctx))  # type: ignore[union-attr]
+        runtime._current_context = ContextVar("current_context", default=Context(ctx))  # type: ignore[union-attr]  # noqa: B039 - a Context cannot be changed
     else:
         context.attach(ctx)
 
 
-def _start_exporting() -> None:
-    """What `opentelemetry-instrument` does in a process: the SDK and every instrumentor that is installed."""
+def _start_exporting() -> str | None:
+    """What `opentelemetry-instrument` does in a process: the SDK and every instrumentor that is installed.
+
+    Returns why it could not, for people.
+    """
     from importlib.metadata import entry_points
 
     if not entry_points(group="opentelemetry_configurator"):
-        raise RuntimeError(
-            "OTEL_ exporter variables are set, but opentelemetry-distro is not installed, so nothing is exported"
+        return (
+            "OTEL_ variables name an exporter, but nothing was exported: install opentelemetry-distro in the "
+            "environment of the program."
         )
     if not entry_points(group="opentelemetry_traces_exporter", name="otlp_proto_grpc"):
         # The distro would choose gRPC, and fail for want of the package.
@@ -117,3 +116,4 @@ def _start_exporting() -> None:
     from opentelemetry.instrumentation.auto_instrumentation import initialize
 
     initialize()
+    return None

@@ -156,12 +156,13 @@ def _size(body: Body, _options: Any) -> Size:
         max_output_tokens=most if isinstance(most, int) and most > 0 else None,
         extra=TokenUsage(web_searches=searches) if searches else None,
         cache_write_ttl=_cache_ttl(body),
+        text_only=True,  # images are billed as any other input
     )
 
 
-def _cache_ttl(body: Body) -> str | None:
-    """The dearest time to live of the cache breakpoints in a request."""
-    found: str | None = None
+def _cache_ttl(body: Body) -> str:
+    """The longest time to live of the cache breakpoints in a request. Without one, nothing is written."""
+    found = "none"
     stack: list[Any] = [body.get(part) for part in ("cache_control", "system", "messages", "tools")]
     if isinstance(body.get("cache_control"), Mapping):
         found = "1h" if get(body, "cache_control", "ttl") == "1h" else "5m"

@@ -75,6 +75,7 @@ def _chat_size(body: Body, _options: Any) -> Size:
         extent.bound(MEDIA),
         max_output_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         choices=_count(body, "n") or 1,
+        text_only=not (extent.images or extent.others or body.get("audio")),
     )
 
 
@@ -84,7 +85,8 @@ def _completion_size(body: Body, _options: Any) -> Size:
     extent = measure(prompt, body.get("suffix"))
     choices = max(_count(body, "n") or 1, _count(body, "best_of") or 1)
     # 16 is the API's own default for max_tokens of legacy completions.
-    return Size(extent.likely(MEDIA), extent.bound(MEDIA), _count(body, "max_tokens") or 16, prompts * choices)
+    most = _count(body, "max_tokens") or 16
+    return Size(extent.likely(MEDIA), extent.bound(MEDIA), most, prompts * choices, text_only=True)
 
 
 def _response_size(body: Body, _options: Any) -> Size:
@@ -99,6 +101,7 @@ def _response_size(body: Body, _options: Any) -> Size:
         extent.likely(MEDIA),
         None if unseen or server_tools else extent.bound(MEDIA),
         max_output_tokens=_count(body, "max_output_tokens"),
+        text_only=not (extent.images or extent.others or server_tools or unseen),
         extra=TokenUsage(web_searches=searches) if searches and _searches(server_tools) else None,
     )
 
@@ -111,12 +114,12 @@ def _embedding_size(body: Body, _options: Any) -> Size:
     inputs = body.get("input")
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], int):
         tokens = len(inputs)
-        return Size(tokens, tokens, expected_output_tokens=0)
+        return Size(tokens, tokens, expected_output_tokens=0, text_only=True)
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], list):
         tokens = sum(len(tokens) for tokens in inputs)
-        return Size(tokens, tokens, expected_output_tokens=0)
+        return Size(tokens, tokens, expected_output_tokens=0, text_only=True)
     extent = measure(inputs)
-    return Size(extent.likely(MEDIA), extent.bound(MEDIA), expected_output_tokens=0)
+    return Size(extent.likely(MEDIA), extent.bound(MEDIA), expected_output_tokens=0, text_only=True)
 
 
 def _image_size(body: Body, options: Any) -> Size:

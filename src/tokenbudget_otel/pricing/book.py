@@ -227,7 +227,7 @@ class PriceBook:
         except KeyError:
             if len(view.reachable) >= _MOST_CACHED:
                 view.reachable.clear()
-            reachable = view.reachable[key] = tuple(self._reachable(tariff, tier))
+            reachable = view.reachable[key] = tuple(self._reachable(view, provider, model, tariff, tier))
         for one in reachable:
             for card in one.cards(start, start + max(horizon_s, 0.0)):
                 amount = card.ceiling(input_tokens, output_tokens, ttl, text_only, extra)
@@ -236,9 +236,13 @@ class PriceBook:
             return 0 if tariff.entry.free else None
         return most
 
-    def _reachable(self, tariff: Tariff, tier: str | None) -> Iterator[Tariff]:
-        """Every tariff that a call may be billed by."""
-        entries = [entry for entry in (tariff.entry, tariff.entry.other) if entry is not None]
+    def _reachable(
+        self, view: _View, provider: str | None, model: str, tariff: Tariff, tier: str | None
+    ) -> Iterator[Tariff]:
+        """Every tariff that a call may be billed by, of both sources where they differ."""
+        found = self._find(view, provider, model)
+        assert found is not None
+        entries = [entry for entry in (found[0], found[0].other) if entry is not None]
         asked = frozenset(tariff.tier.split("+")) if tariff.tier else frozenset[str]()
         for entry in entries:
             tiers = {asked}

@@ -40,6 +40,10 @@ Prices = dict[str, Rate]
 _GENERAL_FIRST: Final = sorted(DIMENSIONS, key=lambda name: (len(DIMENSIONS[name]), name))
 _TTLS: Final = ("5m", "30m", "1h", "12h")
 _MODALITIES: Final = ("mode:audio", "mode:image", "mode:video")
+_WHOLES: Final = frozenset(PARTS)
+_PARTS_OF: Final = tuple(
+    (whole, frozenset(part for group in groups for part in group)) for whole, groups in PARTS.items()
+)
 _ESTIMATED_TTL: Final = "cache_write_12h_tokens"
 
 
@@ -102,6 +106,8 @@ class Card:
                     rest += sign * count
             if rest < 0:
                 return self._price_uncertain(usage)
+        if not known.keys() >= _WHOLES and _has_orphans(known):
+            return self._price_uncertain(usage)
         for both, one, other in self._joints:
             if both not in known and get(one) and get(other):
                 return self._price_uncertain(usage)
@@ -274,6 +280,11 @@ class Card:
             counted = max(exact(count), least.get(name, 0))
             most += max(counted * max(level.get(name, 0), 0) for _, level in self.levels)
         return most
+
+
+def _has_orphans(known: Mapping[str, Count]) -> bool:
+    """Whether a part is known, but not the whole it belongs to."""
+    return any(whole not in known and not parts.isdisjoint(known) for whole, parts in _PARTS_OF)
 
 
 def exact(count: Count) -> int | Fraction:

@@ -306,10 +306,10 @@ def host_of(name: str) -> tuple[str, str] | None:
 
 
 _OWN_NAMES: Final = {
-    "openai": r"(?:gpt-|chatgpt-|o\d|text-embedding-(?:3|ada)|text-moderation|omni-moderation|whisper-1|tts-1|ft:|codex-)",
+    "openai": r"(?:gpt-|chatgpt-|o\d|codex-|ft:|text-embedding-(?:3|ada)|(?:text|omni)-moderation|whisper-1|tts-1)",
     "anthropic": r"claude-",
     "google": r"(?:gemini-|gemini/|models/gemini|imagen-|veo-|gemma-|text-embedding-00)",
-    "mistral": r"(?:mistral-(?:large|medium|small|embed|ocr|moderation)|codestral-|devstral-|magistral-|ministral-|pixtral-)",
+    "mistral": r"(?:mistral-(?:large|medium|small|embed|ocr)|codestral-|devstral-|magistral-|ministral-|pixtral-)",
     "cohere": r"(?:command-|embed-(?:v4|english|multilingual)|rerank-)",
     "deepseek": r"deepseek-(?:chat|reasoner|v\d)",
     "x-ai": r"grok-",

@@ -102,13 +102,19 @@ class Entry:
 
     def _completing(self, prices: Prices) -> Prices:
         """What only the second source prices, and what changes nothing about the other prices."""
-        if self.other is None or not prices or self.source.name not in ("genai-prices",):
+        if self.other is None or not prices or self.source.name != "genai-prices":
             return {}
         theirs = self.other.conditions()[0]["p"]
-        return {unit: theirs[unit] for unit in COMPLETING if unit in theirs and unit not in prices}
+        return {
+            unit: theirs[unit] for unit, same in COMPLETING.items() if unit in theirs and prices.keys().isdisjoint(same)
+        }
 
 
-COMPLETING: Final = ("cache_write_12h_tokens", "web_searches")
+COMPLETING: Final = {
+    "cache_write_12h_tokens": ("cache_write_12h_tokens",),
+    "web_searches": ("web_searches", "requests"),  # a fee for the request is the fee for its search
+}
+"""Units that the second source may add to the first, and the prices that already say the same."""
 
 
 class Tariff:

@@ -30,12 +30,15 @@ class Sdk:
     model: str
     unpriced: str
     classes: tuple[Any, Any]
+    http: tuple[Any, Any]
     method: Callable[[Any], Any]
     url: Callable[[Simulator], str]
     status_error: type[Exception]
 
     def client(self, sim: Simulator, asynchronous: bool = False, **options: Any) -> Any:
         given = {"base_url": self.url(sim), "api_key": "any", "max_retries": 0, "timeout": 30} | options
+        # Reading the certificates takes longer than most tests.
+        given.setdefault("http_client", self.http[asynchronous](verify=False))
         return self.classes[asynchronous](**given)
 
     def call(self, client: Any, **body: Any) -> Any:
@@ -59,6 +62,7 @@ ANTHROPIC = Sdk(
     "claude-sonnet-4-6",
     "claude-of-tomorrow",
     (anthropic.Anthropic, anthropic.AsyncAnthropic),
+    (anthropic.DefaultHttpxClient, anthropic.DefaultAsyncHttpxClient),
     lambda client: client.messages.create,
     lambda sim: sim.anthropic_url,
     anthropic.APIStatusError,
@@ -68,6 +72,7 @@ OPENAI = Sdk(
     "gpt-4o",
     "gpt-of-tomorrow",
     (openai.OpenAI, openai.AsyncOpenAI),
+    (openai.DefaultHttpxClient, openai.DefaultAsyncHttpxClient),
     lambda client: client.chat.completions.create,
     lambda sim: sim.openai_url,
     openai.APIStatusError,

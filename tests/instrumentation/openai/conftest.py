@@ -1,0 +1,66 @@
+"""Clients of the simulator, sync and async."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+from openai_harness import MODES, got
+
+from tokenbudget_otel.simulator import Simulator
+
+Clients = Callable[..., Any]
+
+CLASSES = {
+    ("openai", "sync"): openai.OpenAI,
+    ("openai", "async"): openai.AsyncOpenAI,
+    ("azure", "sync"): openai.AzureOpenAI,
+    ("azure", "async"): openai.AsyncAzureOpenAI,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> Iterator[None]:
+    """Every test collects garbage, to see what becomes of abandoned streams. Most of a quarter of a second of that
+    would go into the modules of the SDKs, which are no garbage: the collector is told to leave them alone."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def clients(sim: Simulator) -> AsyncIterator[Clients]:
+    """Makes clients, and closes them. Without certificates: loading them takes longer than a whole test."""
+    made: list[Any] = []
+
+    def make(mode: str, base_url: str | None = None, *, kind: str = "openai", cls: Any = None, **options: Any) -> Any:
+        options.setdefault("api_key", "any")
+        options.setdefault("max_retries", 0)
+        if kind == "azure":
+            options |= {"azure_endpoint": base_url or sim.azure_url, "api_version": "2024-10-21"}
+        else:
+            options["base_url"] = base_url or sim.openai_url
+        if "http_client" not in options:
+            http = openai.DefaultAsyncHttpxClient if mode == "async" else openai.DefaultHttpxClient
+            options["http_client"] = http(verify=False)
+        client = (cls or CLASSES[kind, mode])(**options)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        await got(client.close())
+
+
+@pytest.fixture
+def client(clients: Clients, mode: str) -> Any:
+    return clients(mode)
