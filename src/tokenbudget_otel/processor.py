@@ -25,6 +25,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -102,11 +103,12 @@ _ORDER: Final = {
 class _Call:
     """A call that is charged, or is metered at the door: told by its id, or the provider's id of the response."""
 
-    __slots__ = ("id", "response_id")
+    __slots__ = ("ended_ns", "id", "response_id")
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.response_id: str | None = None
+        self.ended_ns = 0
 
     def is_also(self, other: _Call) -> bool:
         """Whether two nested spans tell of one call. What is nested does, unless the responses are different ones
@@ -278,8 +280,9 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             call = start.call
             call.id = inference.call_id or f"{ids.trace_id:032x}{ids.span_id:016x}"
             call.response_id = inference.response_id
+            call.ended_ns = span.end_time or time.time_ns()
             charged = inference.call_id is not None or _is_ours(scope)
-            covering = None if charged else inference.covered_by or self._covering(start, below)
+            covering = None if charged else inference.covered_by or self._covering(span, start, below)
             if covering is None and (charged or inference.usage is not None):
                 self._mark_above(start.parent, call)
                 self._charged[ids.span_id] = call
@@ -307,7 +310,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         parent = span.parent
         return _Start(parent.span_id if parent is not None else 0, context_api.get_current(), door=None, is_tool=False)
 
-    def _covering(self, start: _Start, below: list[_Call]) -> str | None:
+    def _covering(self, span: Span | ReadableSpan, start: _Start, below: list[_Call]) -> str | None:
         """The id of the call that a span repeats, if that is charged elsewhere."""
         if start.door is not None:
             return start.door
@@ -316,7 +319,8 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 return other.id or UNKNOWN_CALL
         for span_id in self._above(start.parent):
             ended = self._charged.get(span_id)
-            if ended is not None and ended.is_also(start.call):
+            # What began after its parent ended is another call: the parent only stayed current by mistake.
+            if ended is not None and (span.start_time or 0) <= ended.ended_ns and ended.is_also(start.call):
                 return ended.id or UNKNOWN_CALL
         return None
 

@@ -143,7 +143,8 @@ def zone_named(name: str) -> tzinfo:
     >>> zone_named("Europe/Berlim")
     Traceback (most recent call last):
     ...
-    ValueError: unknown timezone 'Europe/Berlim': did you mean 'Europe/Berlin'? ...
+    ValueError: unknown timezone 'Europe/Berlim': did you mean 'Europe/Berlin'? give an IANA name such as \
+'Europe/Berlin' or 'UTC'
     """
     if name == "UTC":
         return UTC

@@ -24,8 +24,29 @@ SETTINGS: Final = "settings.json"
 SOCKET: Final = "ledger"
 
 
+RUN: Final = "TOKENBUDGET_RUN"
+"""The environment variable with the folder of the run."""
+
+_started: set[str] = set()
+
+
+def join() -> None:
+    """Start metering for the run that this process belongs to, if to any.
+
+    For processes that OpenTelemetry's auto-instrumentation starts: its `sitecustomize` stands before ours there.
+    It calls this as an entry point of the group `opentelemetry_post_instrument`.
+    """
+    folder = Path(os.environ.get(RUN, ""))
+    if RUN in os.environ and (folder / SETTINGS).exists():
+        (folder / "seen").touch()
+        start(str(folder), instrumented=True)
+
+
 def start(folder: str, instrumented: bool = False) -> None:
     """Meter this process as the run in ``folder`` asks for; ``instrumented`` by OpenTelemetry, perhaps, already."""
+    if folder in _started:
+        return
+    _started.add(folder)
     run = Path(folder)
     settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
     if settings["export"] and not instrumented and (problem := _start_exporting()):

@@ -90,7 +90,7 @@ def _show(cost: Cost) -> None:
     from tokenbudget_otel.money import format_usd
 
     lines = [("cost", format_usd(cost.nano_usd))]
-    lines += [(f"  {part}", format_usd(nano_usd)) for part, nano_usd in cost.breakdown.items()]
+    lines += [(f"  {part}", format_usd(nano_usd)) for part, nano_usd in reversed(list(cost.breakdown.items()))]
     lines += [("priced as", f"{cost.provider} {cost.model}{f' ({cost.tier})' if cost.tier else ''}")]
     lines += [("state", _STATES[cost.state])]
     lines += [("unpriced", ", ".join(cost.unpriced))] if cost.unpriced else []
@@ -121,15 +121,16 @@ def unknown(model: str, provider: str | None, cost: Cost | None, near: list[tupl
 
 def nearest(book: PriceBook, model: str, most: int = 5) -> list[tuple[str, str]]:
     """Known models with names like this one, as (provider, model): the likeliest first."""
-    owners: dict[str, str] = {}
+    sellers: dict[str, str] = {}
     for provider in book.providers():
         for name in book.models(provider):
-            plain = name.rpartition("/")[2].lower()
-            # Many resell the same model; one that has the model under its plain name is the better hint.
-            if plain not in owners or name.lower() == plain:
-                owners.setdefault(plain, provider)
+            sellers.setdefault(name.rpartition("/")[2].lower(), provider)
     wanted = model.rpartition("/")[2].lower()
-    return [(owners[name], name) for name in difflib.get_close_matches(wanted, owners, most, 0.7)]
+    found = []
+    for name in difflib.get_close_matches(wanted, sellers, most, 0.7):
+        vendor = book.explain(None, name)  # many resell the same model
+        found.append((sellers[name] if vendor is None else vendor.provider, name))
+    return found
 
 
 def _plain(

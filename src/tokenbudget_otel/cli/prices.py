@@ -28,8 +28,8 @@ def command(
     ctx: click.Context,
     provider: str | None,
     search: str | None,
-    price_files: tuple[Path, ...],
-    as_json: bool,  # noqa: ARG001
+    price_files: tuple[Path, ...],  # noqa: ARG001 - read when they were checked
+    as_json: bool,
 ) -> None:
     """List the known prices, in US dollars for a million tokens.
 
@@ -43,16 +43,8 @@ def command(
     from tokenbudget_otel.pricing import price_book
 
     book = price_book()
-    found = book.search(" ".join(filter(None, (search,))))
-    if provider is not None:
-        names = set(book.models(provider))
-        if not names:
-            raise click.ClickException(f"no prices of {provider!r} are known; known are {', '.join(book.providers())}")
-        wanted = {of for of, name in found if name in names}
-        key = (
-            provider if provider in wanted else next((of for of in sorted(wanted) if set(book.models(of)) == names), "")
-        )
-        found = [(of, name) for of, name in found if of == key]
+    words = search or ""
+    found = book.search(words) if provider is None else _of(book, provider, words)
     if not found:
         click.echo("No model with such a name is known.", err=True)
         sys.exit(1)
@@ -80,6 +72,15 @@ def show(model: str, provider: str | None, as_json: bool) -> None:
         click.echo(json.dumps(_explained(found), indent=2))
     else:
         _show(found)
+
+
+def _of(book: PriceBook, provider: str, words: str) -> list[tuple[str, str]]:
+    names = book.models(provider)
+    if not names:
+        raise click.ClickException(f"no prices of {provider!r} are known; known are {', '.join(book.providers())}")
+    listed = book.explain(provider, names[0])
+    of = provider if listed is None else listed.provider
+    return [(of, name) for name in names if all(word in f"{of} {name}".lower() for word in words.lower().split())]
 
 
 def _list(book: PriceBook, found: list[tuple[str, str]]) -> None:

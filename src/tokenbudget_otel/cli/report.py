@@ -144,12 +144,15 @@ class Report:
             out.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
     def _summary(self, everything: Totals) -> str:
-        parts = [f"tokenbudget: {everything}"]
+        from tokenbudget_otel.cli.tables import money
+
+        used = f"{_calls(everything.calls)}, {everything.usage.total_tokens:,} tokens"
+        parts = [f"tokenbudget: {used}, {money(everything)}"]
         if self.processes > 1:
             parts.append(f"in {self.processes} processes")
         if self.budget is not None:
             parts.append(f"of {_limits(self.budget)}")
-        text = ", ".join(parts[:1]) + "".join(f" {part}" for part in parts[1:])
+        text = " ".join(parts)
         if self.tags:
             text += f" [{', '.join(f'{name}={value}' for name, value in self.tags.items())}]"
         return text

@@ -77,6 +77,8 @@ def command(
       tokenbudget run -- python app.py
       tokenbudget run --max-cost 1.00 --tag team=search -- python -m package.job --fast
     """
+    if Path(os.environ.get("TOKENBUDGET_RUN") or "-").exists():
+        raise click.UsageError("this is inside a `tokenbudget run` already, which counts and caps everything here")
     settings: dict[str, Any] = {
         "tags": dict(tags),
         "price_files": [str(file) for file in price_files],
@@ -133,7 +135,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _run(program: list[str], folder: Path, settings: Mapping[str, Any]) -> Report:
-    from tokenbudget_otel.cli.metered import SETTINGS, SOCKET
+    from tokenbudget_otel.cli.metered import RUN, SETTINGS, SOCKET
 
     (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
     if settings["tags"] or settings["export"]:
@@ -151,7 +153,7 @@ def _run(program: list[str], folder: Path, settings: Mapping[str, Any]) -> Repor
 
             ledger = MemoryLedger()
             host = LedgerHost(folder / SOCKET, bytes.fromhex(settings["key"]), ledger)
-        child = _start(program, {**os.environ, "PYTHONPATH": _in_front(front)})
+        child = _start(program, {**os.environ, RUN: str(folder), "PYTHONPATH": _in_front(front)})
         signals.started(child.pid)
         code = child.wait()
         signals.ended()

@@ -33,6 +33,8 @@ def command(host: str, port: int, seed: int, latency: float, chunk_latency: floa
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         serve(host, port, seed=seed, default=Behaviour(latency_s=latency, chunk_s=chunk_latency), ready=_say)
+    except KeyboardInterrupt:  # a second one, while the first was being obeyed
+        pass
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 

@@ -371,6 +371,8 @@ class OpenAIDoor(StainlessDoor):
         return True
 
     def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
+        if facts.tier is not None:
+            facts.attributes[semconv.OPENAI_RESPONSE_SERVICE_TIER] = facts.tier
         if opened.endpoint is _FETCH:
             book = self._background.booking(opened.peer.provider, facts)
             opened.call.finish(outcome, facts, error, billed=book is not None, book=book)

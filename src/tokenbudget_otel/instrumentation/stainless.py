@@ -309,7 +309,7 @@ class StainlessDoor:
             if response is None:
                 self.finish(opened, "completed", self._facts(opened, result))
             elif response.is_closed or response.is_stream_consumed:
-                self.finish(opened, "completed", self._read_body(opened, response))
+                self._read_body(opened, response)
             else:
                 self._watch(opened, response)
         except Exception as error:
@@ -328,30 +328,40 @@ class StainlessDoor:
             log_once("read a response", error)
             return ResponseFacts()
 
-    def _read_body(self, opened: Opened, response: Any) -> ResponseFacts:
-        if opened.endpoint.binary is not None and "json" not in _content_type(response):
-            return opened.endpoint.binary(opened.body)
-        try:
-            data = json.loads(response.content)
-        except Exception:
-            data = None
-        return self._facts(opened, data)
+    def _read_body(self, opened: Opened, response: Any) -> None:
+        kind = _content_type(response)
+        if (watcher := self._stream_watcher(opened, kind, None)) is not None:
+            watcher.whole(response.content)
+            return
+        if opened.endpoint.binary is not None and "json" not in kind:
+            facts = opened.endpoint.binary(opened.body)
+        else:
+            try:
+                data = json.loads(response.content)
+            except Exception:
+                data = None
+            facts = self._facts(opened, data)
+        self.finish(opened, "completed", facts)
+
+    def _stream_watcher(
+        self, opened: Opened, kind: str, decode: Callable[[bytes], bytes] | None
+    ) -> StreamWatcher | None:
+        endpoint = opened.endpoint
+        if "text/event-stream" not in kind or endpoint.stream is None:
+            return None
+        form = endpoint.stream(opened.body, opened.peer.provider)
+        if self.telemetry.capture and endpoint.content is not None:
+            form = capturing(form, endpoint.content)
+        finish = functools.partial(self.finish, opened)
+        return StreamWatcher(opened.call, form, decode, hide_usage=opened.asked_usage, finish=finish)
 
     def _watch(self, opened: Opened, response: Any) -> None:
-        kind = _content_type(response)
-        endpoint, call = opened.endpoint, opened.call
+        kind, decode = _content_type(response), decoder(response)
         finish = functools.partial(self.finish, opened)
-        watcher: bodies.Watcher
-        if "text/event-stream" in kind and endpoint.stream is not None:
-            form = endpoint.stream(opened.body, opened.peer.provider)
-            if self.telemetry.capture and endpoint.content is not None:
-                form = capturing(form, endpoint.content)
-            watcher = StreamWatcher(call, form, decoder(response), hide_usage=opened.asked_usage, finish=finish)
-        elif endpoint.binary is not None and "json" not in kind:
-            watcher = OpaqueWatcher(call, endpoint.binary(opened.body), finish)
-        else:
-            watcher = JsonWatcher(functools.partial(self._facts, opened), finish, decoder(response))
-        bodies.watch(response, watcher)
+        watcher: bodies.Watcher | None = self._stream_watcher(opened, kind, decode)
+        if watcher is None and opened.endpoint.binary is not None and "json" not in kind:
+            watcher = OpaqueWatcher(opened.call, opened.endpoint.binary(opened.body), finish)
+        bodies.watch(response, watcher or JsonWatcher(functools.partial(self._facts, opened), finish, decode))
 
 
 def provably_unbilled(error: BaseException) -> bool:

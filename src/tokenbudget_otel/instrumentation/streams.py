@@ -22,6 +22,10 @@ MAX_JSON_BYTES: Final = 32 * 1024 * 1024
 EVERY_EVENT: Final = re.compile(rb"data:")
 
 
+BROKEN_CONNECTION: Final = frozenset(("RemoteProtocolError", "ReadError"))
+"""Errors of httpx and httpx2 when a connection ends in the middle of a body."""
+
+
 class StreamReader(Protocol):
     """Follows the events of one stream and knows what they said.
 
@@ -104,6 +108,13 @@ class StreamWatcher:
             log_once("read a streamed response", error)
             return data
 
+    def whole(self, body: bytes) -> None:
+        """Take a body that was read before it could be followed, and end the call."""
+        if self._scanner is not None:
+            self._scanner.feed(body)
+            self._scanner.finish()
+        self.ended("read")
+
     def rest(self) -> bytes:
         rest = self._carried() if self._scanner is not None else b""
         return rest if self._decode is None else b""
@@ -122,10 +133,12 @@ class StreamWatcher:
         elif how == "read":
             outcome = "cut"
             facts.error = ("incomplete_stream", "The stream ended before its final event.")
+        elif type(error).__name__ in BROKEN_CONNECTION:
+            outcome = "cut"
         if not reader.usage_is_final and not facts.unfinished:
             facts.usage = self._evidence(facts.usage)
             facts.estimated = True
-        self._finish(outcome, facts, error if outcome == "failed" else None)
+        self._finish(outcome, facts, error if how == "failed" else None)
 
     def _evidence(self, known: TokenUsage | None) -> TokenUsage:
         """The best that can be said of a stream whose final count never came."""

@@ -247,8 +247,8 @@ class PriceBook:
         for entry in entries:
             tiers = {asked}
             if tier is not None and tier.strip().lower() == "auto":
-                tiers |= {asked | {name} for name in entry.tiers}
-            if not asked & FIRM:
+                tiers |= {asked | {name} for name in entry.tiers} | {frozenset()}
+            elif not asked & FIRM:
                 tiers.add(frozenset())
             for names in tiers:
                 if names and entry is not tariff.entry and not names <= entry.tiers:

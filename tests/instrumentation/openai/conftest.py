@@ -23,13 +23,18 @@ CLASSES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> Iterator[None]:
-    """Every test collects garbage, to see what becomes of abandoned streams. Most of a quarter of a second of that
-    would go into the modules of the SDKs, which are no garbage: the collector is told to leave them alone."""
+def _garbage() -> Iterator[None]:
     gc.collect()
-    gc.freeze()
     yield
     gc.unfreeze()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _small_heap(_garbage: None) -> None:
+    """Every test collects garbage, to see what becomes of abandoned streams. Most of a quarter of a second of that
+    would go into the modules of the SDKs, which are no garbage: the collector is told to leave alone what is there."""
+    gc.freeze()
 
 
 @pytest.fixture(params=MODES)

@@ -6,6 +6,7 @@ client gives, so that a case never has a twin.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import re
@@ -313,3 +314,21 @@ def spoken_tokens(used: Any) -> tb.TokenUsage:
 
 def stream_types(mode: str) -> type:
     return openai.AsyncStream if mode == "async" else openai.Stream
+
+
+async def until(condition: Any, timeout_s: float = 5.0) -> Any:
+    """What ``condition`` gives as soon as it is true: for what the event loop, the collector or the server still
+    has to do. Async generators that were dropped are closed by the loop, some turns later."""
+    end = asyncio.get_running_loop().time() + timeout_s
+    while not (value := condition()):
+        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
+        await asyncio.sleep(0.002)
+    return value
+
+
+async def outcome_of(awaitable: Any) -> Any:
+    """A value, or the type and text of the exception: to hold the two worlds against each other."""
+    try:
+        return seen(await awaitable)
+    except Exception as error:
+        return type(error), anonymous(str(error))

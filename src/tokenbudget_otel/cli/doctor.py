@@ -1,0 +1,305 @@
+"""`tokenbudget doctor`: what is installed here, what would count twice, and what needs attention."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import click
+
+Level = Literal["ok", "note", "attention"]
+
+_ATTENTION: Final = {"ok": "  ", "note": "- ", "attention": "! "}
+_COLOURS: Final = {"ok": None, "note": "cyan", "attention": "yellow"}
+
+OPENTELEMETRY: Final = (
+    "opentelemetry-api",
+    "opentelemetry-sdk",
+    "opentelemetry-instrumentation",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-distro",
+)
+
+PEERS: Final[Mapping[str, tuple[str, Level]]] = {
+    "opentelemetry-instrumentation-genai-openai": ("openai", "note"),
+    "opentelemetry-instrumentation-genai-anthropic": ("anthropic", "note"),
+    "opentelemetry-instrumentation-openai-v2": ("openai", "attention"),
+    "opentelemetry-instrumentation-openai": ("openai", "attention"),
+    "opentelemetry-instrumentation-anthropic": ("anthropic", "attention"),
+    "openinference-instrumentation-openai": ("openai", "attention"),
+    "openinference-instrumentation-anthropic": ("anthropic", "attention"),
+    "openlit": ("openai and anthropic", "attention"),
+    "logfire": ("openai and anthropic", "attention"),
+    "langfuse": ("openai", "attention"),
+}
+"""Other people's instrumentations, what they trace, and how much that matters: the spans of the official ones
+are recognised and get the cost, so that a call has one span."""
+
+_PEER_TEXT: Final[Mapping[Level, str]] = {
+    "note": "also traces {what}: where it is switched on, its span of a call gets the cost, and there is no second one",
+    "attention": "also traces {what}: where it is switched on, a call may have two spans, and a backend that adds up "
+    "spans counts it twice",
+}
+
+_SELF_TRACING_SINCE: Final = (1, 14)
+"""The anthropic SDK traces itself from this version on."""
+
+OURS: Final[Mapping[str, Callable[[str], object]]] = {
+    "TOKENBUDGET_RUN": str,
+    "TOKENBUDGET_STREAM_USAGE": lambda value: _one_of(value, ("true", "1", "yes", "on", "false", "0", "no", "off")),
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": lambda value: _one_of(
+        value, ("no_content", "span_only", "event_only", "span_and_event", "true", "false")
+    ),
+}
+"""Environment variables that we read, and what checks each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: ``ok``, ``note`` (good to know) or ``attention`` (something is wrong or will surprise).
+        subject: what was looked at.
+        text: what was found.
+        remedy: what to do about it.
+    """
+
+    level: Level
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+@click.command("doctor", short_help="What is installed here, and what needs attention.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """Look at this installation: SDKs, instrumentations, the exporter, prices.
+
+    Exits with 1 if something needs attention. Nothing is changed, and no data is sent.
+    """
+    findings = [finding for section in SECTIONS for finding in section()]
+    wrong = [finding for finding in findings if finding.level == "attention"]
+    if as_json:
+        click.echo(json.dumps({"ok": not wrong, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _show(findings)
+        click.echo()
+        click.echo(f"{len(wrong)} to attend to (marked with !)." if wrong else "Nothing needs attention.")
+    sys.exit(1 if wrong else 0)
+
+
+def _show(findings: list[Finding]) -> None:
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        line = f"{_ATTENTION[finding.level]}{finding.subject:<{width}}  {finding.text}"
+        click.secho(line, fg=_COLOURS[finding.level])
+        if finding.remedy:
+            click.echo(f"  {'':<{width}}  -> {finding.remedy}")
+
+
+def _versions() -> Iterator[Finding]:
+    from tokenbudget_otel.version import __version__
+
+    yield Finding("ok", "tokenbudget-otel", __version__)
+    yield Finding("ok", "python", f"{platform.python_version()} ({sys.executable})")
+    for name in OPENTELEMETRY:
+        if version := _version(name):
+            yield Finding("ok", name, version)
+        elif name != "opentelemetry-distro":
+            yield Finding("attention", name, "is not installed", f"pip install {name}")
+        else:
+            yield Finding(
+                "note", name, "is not installed", "`tokenbudget run` needs it to export spans; counting does not"
+            )
+
+
+def _sdks() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    from tokenbudget_otel.api import INSTRUMENTORS, _instrumentor
+
+    registered = {point.name: point for point in metadata.entry_points(group="opentelemetry_instrumentor")}
+    for sdk in INSTRUMENTORS:
+        version = _version(sdk)
+        (wanted,) = (Requirement(each) for each in _instrumentor(sdk).instrumentation_dependencies())
+        if version is None:
+            yield Finding("note", sdk, "is not installed", f"if you use it: pip install '{wanted}'")
+        elif wanted.specifier.contains(version, prereleases=True):
+            yield Finding("ok", sdk, f"{version}, is metered")
+        else:
+            yield Finding("attention", sdk, f"{version} is not supported", f"install one of {wanted.specifier}")
+        if f"tokenbudget-{sdk}" not in registered:
+            yield Finding(
+                "attention",
+                f"tokenbudget-{sdk}",
+                "is not registered with OpenTelemetry's auto-instrumentation",
+                "install tokenbudget-otel again: pip install --force-reinstall --no-deps tokenbudget-otel",
+            )
+
+
+def _peers() -> Iterator[Finding]:
+    disabled = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
+    for name, (what, level) in PEERS.items():
+        version = _version(name)
+        if version is None:
+            continue
+        loaded_as = [
+            point.name
+            for point in metadata.distribution(name).entry_points
+            if point.group == "opentelemetry_instrumentor"
+        ]
+        if loaded_as and disabled.issuperset(loaded_as):
+            yield Finding("ok", name, f"{version}, switched off by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS")
+            continue
+        switch = f"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS={','.join(loaded_as)}" if loaded_as else "its own switch"
+        yield Finding(
+            level,
+            name,
+            f"{version} {_PEER_TEXT[level].format(what=what)}",
+            f"to have it off: {switch}, or uninstall it. What tokenbudget counts and caps is right either way",
+        )
+    version = _version("anthropic")
+    silent = os.environ.get("ANTHROPIC_OPEN_TELEMETRY", "").strip().lower() in ("false", "0", "no", "off")
+    if version is not None and _numbers(version) >= _SELF_TRACING_SINCE and not silent:
+        yield Finding(
+            "note",
+            "anthropic's own tracing",
+            "is on where a global TracerProvider is set",
+            "calls are still counted once; ANTHROPIC_OPEN_TELEMETRY=false leaves the span to tokenbudget",
+        )
+
+
+def _exporter() -> Iterator[Finding]:
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    found = {name: value for name in names if (value := os.environ.get(name, "").strip())}
+    if not found:
+        yield Finding("note", "exporter", "no OTEL_EXPORTER_OTLP_ENDPOINT is set; counting does not need one")
+    for name, endpoint in found.items():
+        yield _reach(name, endpoint)
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
+    if protocol == "grpc" and not _version("opentelemetry-exporter-otlp-proto-grpc"):
+        yield Finding(
+            "attention",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "grpc, but opentelemetry-exporter-otlp-proto-grpc is not installed",
+            "install it, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (and its port, usually 4318)",
+        )
+
+
+def _reach(name: str, endpoint: str) -> Finding:
+    try:
+        url = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
+        host, port = url.hostname, url.port or (443 if url.scheme == "https" else 80)
+    except ValueError as error:
+        return Finding("attention", name, f"{endpoint!r} is no address: {error}")
+    if not host:
+        return Finding("attention", name, f"{endpoint!r} names no host")
+    try:
+        # A connection only: what is sent there is for exporters to send.
+        with socket.create_connection((host, port), timeout=1):
+            return Finding("ok", name, f"{endpoint} can be reached")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return Finding(
+            "attention", name, f"{endpoint} cannot be reached: {reason}", "start the collector, or set another"
+        )
+
+
+def _sampling() -> Iterator[Finding]:
+    sampler = os.environ.get("OTEL_TRACES_SAMPLER", "").strip()
+    if not sampler:
+        return
+    ratio = os.environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    text = f"{sampler}{f' ({ratio})' if ratio else ''}"
+    if sampler.endswith("traceidratio"):
+        try:
+            share = float(ratio or "1")
+        except ValueError:
+            yield Finding(
+                "attention", "OTEL_TRACES_SAMPLER_ARG", f"{ratio!r} is not a number", "set a ratio from 0 to 1"
+            )
+            return
+        if not 0 <= share <= 1:
+            yield Finding("attention", "OTEL_TRACES_SAMPLER_ARG", f"{ratio} is not a ratio", "set one from 0 to 1")
+            return
+        if share == 1:
+            yield Finding("ok", "sampling", text)
+            return
+    elif not sampler.endswith("always_off"):
+        yield Finding("ok", "sampling", text)
+        return
+    yield Finding(
+        "note",
+        "sampling",
+        f"{text}: only some traces are exported, and costs added up from spans are too low",
+        "read costs from the metric gen_ai.client.operation.cost, or from tokenbudget: both count every call",
+    )
+
+
+def _prices() -> Iterator[Finding]:
+    from tokenbudget_otel.pricing import price_book
+
+    book = price_book()
+    for source in book.sources:
+        if source.date is None:
+            continue
+        age = (datetime.now(UTC).date() - datetime.fromisoformat(source.date).date()).days
+        text = f"{source.name} {source.version}, read on {source.date} ({age} days ago)"
+        if book.stale_after_days is not None and age > book.stale_after_days:
+            yield Finding("attention", "prices", text, "update: pip install --upgrade tokenbudget-otel")
+        else:
+            yield Finding("ok", "prices", text)
+
+
+def _variables() -> Iterator[Finding]:
+    for name, value in sorted(os.environ.items()):
+        if name not in OURS and not name.startswith("TOKENBUDGET_"):
+            continue
+        read = OURS.get(name)
+        if read is None:
+            yield Finding("attention", name, "is not a variable that tokenbudget reads", f"known: {', '.join(OURS)}")
+            continue
+        try:
+            read(value)
+        except (TypeError, ValueError) as error:
+            yield Finding("attention", name, f"{value!r} cannot be read: {error}")
+        else:
+            yield Finding("ok", name, value)
+
+
+SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
+    _versions,
+    _sdks,
+    _peers,
+    _exporter,
+    _sampling,
+    _prices,
+    _variables,
+)
+"""What is looked at, in this order."""
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _one_of(value: str, known: tuple[str, ...]) -> None:
+    if value.strip().lower() not in known:
+        raise ValueError(f"it is none of {', '.join(known)}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
