@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "tokenbudget_otel"
 
-VOCABULARY = {"usage", "money", "tags", "scopes", "semconv", "dialects", "version"}
+VOCABULARY = {"usage", "money", "tags", "scopes", "semconv", "dialects", "forks", "version"}
 COUNTING = {"pricing", "budgets"} | VOCABULARY
 METER = {"meter", "totals"} | COUNTING
 ENGINE = {"instrumentation"} | METER

@@ -45,7 +45,7 @@ from tokenbudget_otel.instrumentation.call import charge_attributes
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.telemetry import SCHEMA_URL
-from tokenbudget_otel.meter import Meter, Reading, Request, Size, meter
+from tokenbudget_otel.meter import Meter, Reading, Request, Size, Ticket, meter
 from tokenbudget_otel.money import NANO_PER_USD
 from tokenbudget_otel.tags import current_tags
 from tokenbudget_otel.usage import TokenUsage
@@ -223,7 +223,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         parent = span.parent
         parent_id = 0 if parent is None or parent.is_remote else parent.span_id
         scope, version = _scope(span)
-        attributes: Mapping[str, Any] = span.attributes or {}
+        attributes = _attributes(span)
         genai = self._candidate(attributes, scope, version)
         if self._tags == "all" or (genai and self._tags == "genai"):
             self._tag(span, attributes, parent_context)
@@ -263,7 +263,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
     def _note_end(self, span: Span | ReadableSpan) -> None:
         ids = span.context
         scope, version = _scope(span)
-        attributes: Mapping[str, Any] = span.attributes or {}
+        attributes = _attributes(span)
         inference = None
         if self._candidate(attributes, scope, version):
             inference = self._read(dict(attributes), scope, version)
@@ -289,6 +289,9 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 if len(self._charged) > MAX_CHARGED:
                     self._charged.popitem(last=False)
         if charged:
+            if inference.usage is not None and not _is_ours(scope) and semconv.COST_STATE not in attributes:
+                # The span of an adopted call ended before the door could write the cost on it.
+                self._price(span, start, inference, inference.usage, call.id, counted=True)
             return
         if covering is not None:
             self._write(span, {COVERED_BY: covering})
@@ -296,7 +299,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         if inference.rejected:
             self._reject(inference)
         if inference.usage is not None:
-            self._charge(span, start, inference, inference.usage, call.id)
+            self._price(span, start, inference, inference.usage, call.id)
         elif span.status.status_code is not StatusCode.ERROR and inference.error_type is None:
             # The provider will bill it, and nothing is known: that is said, and no number is made up.
             if not inference.rejected:
@@ -352,9 +355,17 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             if above not in self._open:  # it ended just now, in another thread, and nobody will look here again
                 self._below.pop(above, None)
 
-    def _charge(
-        self, span: Span | ReadableSpan, start: _Start, inference: Inference, usage: TokenUsage, call_id: str
+    def _price(
+        self,
+        span: Span | ReadableSpan,
+        start: _Start,
+        inference: Inference,
+        usage: TokenUsage,
+        call_id: str,
+        *,
+        counted: bool = False,
     ) -> None:
+        """Put the cost on a span; and charge it, unless the call is counted already."""
         started_ns = span.start_time
         request = Request(
             _provider(inference),
@@ -368,26 +379,22 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         )
         if started_ns is not None:
             request.at = started_ns / 1e9
-        charge = (self._meter or meter()).record(
-            request,
-            Reading(
-                usage,
-                inference.response_model,
-                inference.tier,
-                inference.reported_nano_usd,
-                inference.estimated,
-            ),
+        reading = Reading(
+            usage, inference.response_model, inference.tier, inference.reported_nano_usd, inference.estimated
         )
+        book = self._meter or meter()
+        # Settling a ticket that is closed tells the price and counts nothing.
+        charge = book.settle(Ticket(request, None, open=False), reading) if counted else book.record(request, reading)
         attributes = {semconv.CALL_ID: call_id, **charge_attributes(charge, tokens=False)}
         if self._former_names:
-            known = span.attributes or {}
+            known = _attributes(span)
             attributes |= {
                 former: known[name]
                 for name, former in semconv.FORMER_NAMES.items()
                 if name in known and former not in known
             }
         self._write(span, attributes)
-        if charge.cost.nano_usd:
+        if charge.cost.nano_usd and not counted:
             labels: dict[str, Any] = {
                 semconv.OPERATION_NAME: inference.operation,
                 semconv.PROVIDER_NAME: request.provider,
@@ -432,6 +439,13 @@ class TokenBudgetSpanProcessor(SpanProcessor):
 def _scope(span: Span | ReadableSpan) -> tuple[str | None, str | None]:
     scope = span.instrumentation_scope
     return (None, None) if scope is None else (scope.name, scope.version)
+
+
+def _attributes(span: Span | ReadableSpan) -> Mapping[str, Any]:
+    """The attributes of a span; the plain dictionary inside, where it is as we know it. Every span of the program
+    is looked at twice, and a look through the SDK's two wrappers costs ten times as much."""
+    inner = getattr(getattr(span, "_attributes", None), "_dict", None)
+    return inner if type(inner) is dict else span.attributes or {}
 
 
 def _is_ours(scope: str | None) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, overload
 
+from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.money import format_usd, to_usd
 from tokenbudget_otel.usage import Count, TokenUsage
 
@@ -79,10 +79,10 @@ class TotalsTable:
     """A thread-safe table of totals. A forked child starts with an empty one: its parent counts its own."""
 
     def __init__(self) -> None:
-        self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        self._after_fork()
+        renew_after_fork(self)
 
-    def _reset(self) -> None:
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[_Key, _Row] = {}
 

@@ -379,6 +379,15 @@ def test_a_span_that_our_instrumentor_adopted(bench: Bench) -> None:
     adopted.end()
     assert bench.calls == 0
     assert attributes(bench.spans["inner"])[COVERED_BY] == "abc"
+    # It ended before our instrumentor wrote the cost: it is shown, and counted nowhere.
+    assert attributes(bench.spans["adopted"])[semconv.USAGE_COST] == COST
+    assert bench.metric(semconv.METRIC_COST) == []
+
+
+def test_an_adopted_span_with_its_cost_stays_as_it_is(bench: Bench) -> None:
+    carried = {**CHAT, **USED, semconv.CALL_ID: "abc", semconv.COST_STATE: "unknown"}
+    bench.start("adopted", OFFICIAL, attributes=carried).end()
+    assert attributes(bench.spans["adopted"]) == carried
 
 
 def test_a_span_inside_of_a_metered_call(bench: Bench) -> None:

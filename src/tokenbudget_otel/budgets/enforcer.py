@@ -20,6 +20,7 @@ from tokenbudget_otel.budgets.ledger import Balance, Claim, Dimension, Granted, 
 from tokenbudget_otel.budgets.memory import MemoryLedger
 from tokenbudget_otel.budgets.rules import Rule, helps_to_wait, scope_of, standing
 from tokenbudget_otel.budgets.run import active_budgets, budget
+from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.usage import TokenUsage
 
 if TYPE_CHECKING:
@@ -110,12 +111,16 @@ class Enforcer:
         self._clock = clock
         self._ttl = ttl
         self._on_expiry = on_expiry
-        self._lock = threading.Lock()
+        self._after_fork()
+        renew_after_fork(self)
         self._rules: tuple[Rule, ...] = ()  # replaced, never changed: readers take no lock
         self._told: OrderedDict[str, None] = OrderedDict()
         self._runs: weakref.WeakValueDictionary[str, budget] = weakref.WeakValueDictionary()
         self._ended_runs: deque[str] = deque()
         self.add(*budgets)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     # -- the set of budgets ----------------------------------------------------------------------------------
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
@@ -25,6 +23,7 @@ from tokenbudget_otel.budgets.ledger import (
     distinct,
     payload,
 )
+from tokenbudget_otel.forks import renew_after_fork
 
 _State = Literal["reserved", "settled", "released", "expired", "adjusted"]
 
@@ -100,19 +99,6 @@ class _Lease:
         self.steps: dict[str, dict[str, tuple[int, int, int]]] | None = None
 
 
-# A process forked while another thread is inside would find the lock taken for ever.
-_ledgers: Final[weakref.WeakSet[MemoryLedger]] = weakref.WeakSet()
-
-
-def _unlock_after_fork() -> None:
-    for ledger in _ledgers:
-        ledger._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_after_fork)
-
-
 class MemoryLedger:
     """A :class:`~tokenbudget_otel.budgets.ledger.Ledger` in this process's memory. Safe for threads and tasks.
 
@@ -159,7 +145,8 @@ class MemoryLedger:
         self._remember_expired = remember_expired
         self._max_ended = max_ended
         self._max_keys = max_keys
-        self._lock = threading.Lock()
+        self._after_fork()
+        renew_after_fork(self)
         self._counters: OrderedDict[str, _Counter] = OrderedDict()  # least recently used first
         self._open: dict[str, _Lease] = {}
         self._ended: OrderedDict[str, _Lease] = OrderedDict()  # settled, released, adjusted; oldest first
@@ -168,7 +155,9 @@ class MemoryLedger:
         self._window_ends: list[tuple[float, str]] = []  # a heap
         self.dropped = 0
         """How many keys had to give way to ``max_keys``. Their budgets began anew."""
-        _ledgers.add(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     # -- the operations of the contract ------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from tokenbudget_otel.budgets.declared import (
     checked_usd,
 )
 from tokenbudget_otel.budgets.ledger import Claim
+from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.money import to_nano, to_usd
 from tokenbudget_otel.scopes import ContextScope
 from tokenbudget_otel.usage import TokenUsage
@@ -98,11 +99,15 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
         self.name: str = self._default_name() if name is None else checked_name(name)
         self.limits = (None if cost is None else to_nano(cost), self.limit_tokens, self.limit_calls)
         self.key: str = f"{RUNS}{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
-        self._lock = threading.Lock()
+        self._after_fork()
+        renew_after_fork(self)
         self._entered = 0
         self._spent = [0, 0, 0]
         self._reserved = [0, 0, 0]
         self._usage = TokenUsage()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     # -- what users read -------------------------------------------------------------------------------------
 

@@ -127,13 +127,13 @@ class RemoteLedger:
     def _connection(self) -> Connection[Any, Any]:
         mine = self._mine.__dict__
         connection: Connection[Any, Any] | None = mine.get("connection")
-        if connection is not None and mine["inode"] != os.fstat(connection.fileno()).st_ino:
-            # The program closed all descriptors and something of its own is here now. Not ours to close.
+        if connection is not None and mine["inode"] != _inode(connection.fileno()):
+            # The program closed all descriptors, and something of its own may be here now. Not ours to close.
             connection._handle = None  # type: ignore[attr-defined]
             connection = None
         if connection is None:
             connection = Client(self._socket, _FAMILY, authkey=self._key)
-            mine.update(connection=connection, inode=os.fstat(connection.fileno()).st_ino)
+            mine.update(connection=connection, inode=_inode(connection.fileno()))
         return connection
 
     def reserve(
@@ -193,6 +193,13 @@ class RemoteLedger:
     def forget(self, keys: Sequence[str]) -> None:
         """See :meth:`.Ledger.forget`."""
         self._ask("forget", tuple(keys))
+
+
+def _inode(file: int) -> int | None:
+    try:
+        return os.fstat(file).st_ino
+    except OSError:
+        return None
 
 
 class RunLedger:

@@ -38,6 +38,8 @@ PROVIDER: Final = "anthropic"
 
 CLASSES: Final = {
     "BaseBedrockClient": "aws.bedrock",
+    "AnthropicBedrockMantle": "aws.bedrock",
+    "AsyncAnthropicBedrockMantle": "aws.bedrock",
     "BaseVertexClient": "gcp.vertex_ai",
     "BaseGoogleCloudClient": "gcp.vertex_ai",
     "BaseFoundryClient": "azure.ai.inference",

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any, Final
 
+from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.openai_usage import (
     audio_usage,
@@ -66,6 +67,8 @@ class ChunkReader:
         facts.id = facts.id or text(get(chunk, "id"))
         facts.model = text(get(chunk, "model")) or facts.model
         facts.tier = text(get(chunk, "service_tier")) or facts.tier
+        if (fingerprint := text(get(chunk, "system_fingerprint"))) is not None:
+            facts.attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
         choices = get(chunk, "choices")
         for choice in choices if isinstance(choices, list) else ():
             if (reason := text(get(choice, "finish_reason"))) is not None:

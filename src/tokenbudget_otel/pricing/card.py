@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenbudget_otel.money import NANO_PER_USD
 from tokenbudget_otel.pricing.units import (
@@ -97,27 +97,14 @@ class Card:
         another are reduced to what is certain; nothing here raises.
         """
         known = usage.__dict__
-        get = known.get
-        for check in self._checks:
-            rest: Count = 0
-            for name, sign in check:
-                count = get(name)
-                if count:
-                    rest += sign * count
-            if rest < 0:
-                return self._price_uncertain(usage)
-        if not known.keys() >= _WHOLES and _has_orphans(known):
-            return self._price_uncertain(usage)
-        for both, one, other in self._joints:
-            if both not in known and get(one) and get(other):
-                return self._price_uncertain(usage)
-        for name, least in self._least:
-            if 0 < (get(name) or 0) < least:
-                return self._price_uncertain(usage)
+        doubtful: tuple[str, ...] = ()
+        if self._in_doubt(known):
+            usage, doubtful = self.settled(usage)
+            known = usage.__dict__
         coefficients = self.coefficients
-        total: int = self.fixed[0]
+        total: int | Fraction = self.fixed[0]
         if coefficients is None:
-            length = get("input_tokens") or 0
+            length = known.get("input_tokens") or 0
             coefficients = self.levels[0][1]
             for index, (start, level) in enumerate(self.levels):
                 if length > start:
@@ -125,36 +112,36 @@ class Card:
                     total = self.fixed[index]
         unpriced: tuple[str, ...] = ()
         for name, count in known.items():
-            try:
-                total += coefficients[name] * count
-            except KeyError:
+            coefficient = coefficients.get(name)
+            if coefficient is None:
                 if count:
                     unpriced += (name,)
-            except TypeError:
-                return self._price_uncertain(usage)
-        if type(total) is not int:  # fractions of a second
-            return self._price_uncertain(usage)
+            elif type(count) is int:
+                total += coefficient * count
+            else:
+                total += coefficient * exact(count)  # fractions of a second
         if unpriced:
             unpriced = self._really_unpriced(unpriced, known)
             if unpriced and not total and not self._anything_priced(known):
                 return None, unpriced
-        return -(-total // self.denominator), unpriced
+        return -(-total // self.denominator), unpriced + doubtful
 
-    def _price_uncertain(self, usage: TokenUsage) -> tuple[int | None, tuple[str, ...]]:
-        usage, doubtful = self.settled(usage)
-        index = self.level(usage)
-        coefficients = self.levels[index][1]
-        total = Fraction(self.fixed[index])
-        missing = []
-        for name, count in usage.__dict__.items():
-            if name in coefficients:
-                total += coefficients[name] * exact(count)
-            elif count:
-                missing.append(name)
-        unpriced = self._really_unpriced(tuple(missing), usage.__dict__)
-        if unpriced and not total and not self._anything_priced(usage.__dict__):
-            return None, unpriced
-        return math.ceil(total / self.denominator), unpriced + doubtful
+    def _in_doubt(self, known: dict[str, Any]) -> bool:
+        """Whether the counts do not agree, as far as this card asks, or leave open what it asks."""
+        get = known.get
+        for check in self._checks:
+            rest = 0
+            for name, sign in check:
+                if count := get(name):
+                    rest += sign * count
+            if rest < 0:
+                return True
+        if not known.keys() >= _WHOLES and _has_orphans(known):
+            return True
+        for both, one, other in self._joints:
+            if both not in known and get(one) and get(other):
+                return True
+        return any(0 < (get(name) or 0) < least for name, least in self._least) if self._least else False
 
     def _anything_priced(self, known: Mapping[str, Count]) -> bool:
         return any(count and name in self.levels[0][1] for name, count in known.items())
@@ -233,7 +220,8 @@ class Card:
 
     def parts(self, usage: TokenUsage) -> dict[str, int]:
         """Nano-USD by part, adding up to the whole price."""
-        usage, _ = self.settled(usage)
+        if self._in_doubt(usage.__dict__):
+            usage, _ = self.settled(usage)
         known = usage.__dict__
         index = self.level(usage)
         rates = dict(self.rates[index][1])

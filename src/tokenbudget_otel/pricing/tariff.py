@@ -121,7 +121,7 @@ class Tariff:
     """An entry in one service tier: gives the card for a time."""
 
     __slots__ = (
-        "_daily",
+        "_clocks",
         "_dated",
         "_spans",
         "_standard",
@@ -147,11 +147,11 @@ class Tariff:
         self.missing = tuple(f"tier:{name}" for name in sorted(tiers - covered))
         self._dated = len(self._standard) > 1 or any(kind for _, (kind, _, _) in self._variants)
         self.only = None if self._dated else entry.card(self._key(0.0))
-        # Between two dates on which something starts the card is the same, unless it depends on the hour.
+        # Between two dates on which something starts, and two such times of the day, the card is the same.
         conditions = (*self._standard, *(condition for _, condition in self._variants))
-        self._daily = any(kind == "daily" for kind, _, _ in conditions)
         self._starts = sorted({start for kind, start, _ in conditions if kind == "start"})
-        self._spans: dict[int, Card | None] = {}
+        self._clocks = sorted({clock for kind, *ends in conditions if kind == "daily" for clock in ends})
+        self._spans: dict[tuple[int, int], Card | None] = {}
 
     def _key(self, at: float) -> tuple[int, ...]:
         standard = 0
@@ -165,9 +165,7 @@ class Tariff:
         """The card for a request made at a time (unix seconds); ``None`` if it has no price."""
         if not self._dated:
             return self.only
-        if self._daily:
-            return self.entry.card(self._key(at))
-        span = bisect_right(self._starts, at)
+        span = (bisect_right(self._starts, at), bisect_right(self._clocks, at % _DAY) if self._clocks else 0)
         try:
             return self._spans[span]
         except KeyError:

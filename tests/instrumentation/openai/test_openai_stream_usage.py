@@ -164,9 +164,13 @@ def _events(*chunks: Any, tight: bool) -> bytes:
     )
 
 
+@pytest.mark.parametrize("buffered", [False, True], ids=["streamed", "buffered"])
 @pytest.mark.parametrize("tight", [True, False], ids=["compact", "spaced"])
-async def test_null_usage_on_every_chunk_does_not_show(tight, mode, clients, sim, instrumented, meter):
-    """Asked for usage, OpenAI writes `usage: null` on all other chunks; servers in Python write it with a space."""
+async def test_null_usage_on_every_chunk_does_not_show(tight, buffered, mode, clients, sim, instrumented, meter):
+    """Asked for usage, OpenAI writes `usage: null` on all other chunks; servers in Python write it with a space.
+
+    Buffered: a transport of the program's own (a cache, a recorder) has read the body before the SDK gets it.
+    """
     import httpx2
 
     def answer(request: Any) -> Any:
@@ -179,8 +183,11 @@ async def test_null_usage_on_every_chunk_does_not_show(tight, mode, clients, sim
         chunks = [base | {"choices": say} | empty, base | {"choices": end} | empty]
         if asked:
             chunks.append(base | {"choices": [], "usage": usage})
+        body = _events(*chunks, tight=tight)
         return httpx2.Response(
-            200, headers={"content-type": "text/event-stream"}, content=_events(*chunks, tight=tight)
+            200,
+            headers={"content-type": "text/event-stream"},
+            **({"content": body} if buffered else {"stream": httpx2.ByteStream(body)}),
         )
 
     http = httpx2.AsyncClient if mode == "async" else httpx2.Client
