@@ -23,10 +23,8 @@ count without spans. docs/span-processor.md has the rules.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
@@ -41,6 +39,7 @@ from opentelemetry.trace import StatusCode
 
 from tokenbudget_otel import dialects, semconv
 from tokenbudget_otel.dialects import COVERED_BY, DIALECTS, METERED_KEY, Dialect, Inference, Reader
+from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.instrumentation.call import charge_attributes
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
@@ -179,7 +178,10 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         self._told: set[str] = set()
         self._sees_ending = False
         self._lock = threading.Lock()
-        _processors.add(self)
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     # --- what the SDK calls ------------------------------------------------------------------------------------
 
@@ -472,8 +474,18 @@ def _metered_above(ctx: Context) -> str | None:
     return None
 
 
-_freeze = threading.Lock()
-_processors: weakref.WeakSet[TokenBudgetSpanProcessor] = weakref.WeakSet()
+class _Freeze:
+    """The lock under which attributes are thawed: two processors may be at one span."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_freeze: Final = _Freeze()
 
 
 def write_frozen(span: Any, attributes: Mapping[str, Any]) -> bool:
@@ -492,7 +504,7 @@ def write_frozen(span: Any, attributes: Mapping[str, Any]) -> bool:
         new = [name for name in fitting if name not in target]
         dropped = set(new[max(room, _ESSENTIAL) :])
         fitting = [name for name in fitting if name not in dropped]
-    with _freeze:
+    with _freeze.lock:
         frozen = target._immutable
         target._immutable = False
         try:
@@ -501,15 +513,3 @@ def write_frozen(span: Any, attributes: Mapping[str, Any]) -> bool:
         finally:
             target._immutable = frozen
     return target.maxlen == 0 or all(name in target for name in fitting[:1])
-
-
-def _renew_locks() -> None:
-    """A child forked while another thread holds a lock would wait for it for ever."""
-    global _freeze
-    _freeze = threading.Lock()
-    for processor in list(_processors):
-        processor._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)

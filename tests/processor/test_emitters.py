@@ -264,12 +264,6 @@ def test_official_openai_alone(sim: Simulator, installed: Callable[..., Bench], 
 
 ORDERS = [("ours", "official"), ("official", "ours")]
 
-OFFICIAL_ENDS_FIRST = pytest.mark.xfail(
-    strict=True,
-    reason="the official package ends its span at response.completed, before the body ends and our door writes the "
-    "call id on it; the door should write it as soon as it adopts the span",
-)
-
 
 @pytest.mark.parametrize("order", ORDERS, ids=" then ".join)
 @pytest.mark.parametrize("native", [False, True], ids=["", "and native"])
@@ -284,10 +278,7 @@ def test_official_anthropic_and_ours(
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=" then ".join)
-@pytest.mark.parametrize(
-    "call",
-    [pytest.param(call, marks=OFFICIAL_ENDS_FIRST) if call is gpt_responses_stream else call for call in GPT_CALLS],
-)
+@pytest.mark.parametrize("call", GPT_CALLS)
 def test_official_openai_and_ours(
     sim: Simulator, installed: Callable[..., Bench], order: tuple[str, str], call: Any
 ) -> None:
@@ -297,10 +288,6 @@ def test_official_openai_and_ours(
     charged_once(bench, GPT, COST[GPT], spans=1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the door does not mark the context of a call whose span is suppressed (dialects.METERED_KEY)",
-)
 def test_ours_where_spans_are_suppressed(sim: Simulator, installed: Callable[..., Bench]) -> None:
     bench = installed("ours")
     sim.then(ANSWER[CLAUDE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -443,6 +444,17 @@ def test_many_threads(bench: Bench) -> None:
     assert bench.calls == 400
     assert len(bench.with_cost()) == 400
     assert len(bench.processor._charged) <= module.MAX_CHARGED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_is_not_held_up(bench: Bench) -> None:
+    with bench.processor._lock, module._freeze.lock:  # as another thread may at the fork
+        child = os.fork()
+        if child == 0:
+            bench.chat()
+            os._exit(0 if len(bench.with_cost()) == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_spans_that_never_end_are_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.machinery import PathFinder
-from typing import Any
+from _frozen_importlib_external import PathFinder  # importlib.machinery's, without importing that
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing alone would cost as much as the rest of the interpreter's start
+    from typing import Any
 
 _SDKS = frozenset(("openai", "anthropic", "tokenbudget_otel"))
 

@@ -1,104 +1,86 @@
-"""Kinds of values that several commands take, checked before anything runs."""
+"""Values that several commands take, checked before anything runs. Each function reads one value of an option."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import click
 
 
-class Dollars(click.ParamType[Decimal]):
-    """An amount of US dollars of at least zero."""
+def dollars(value: str) -> Decimal:
+    """An amount of US dollars of at least zero, exact.
 
-    name = "usd"
+    >>> dollars("$0.50")
+    Decimal('0.5')
+    """
+    from tokenbudget_otel.budgets.declared import checked_usd
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        """The amount, exact."""
-        from tokenbudget_otel.budgets.declared import checked_usd
-
-        try:
-            amount = checked_usd("an amount", value.removeprefix("$") if isinstance(value, str) else value)
-        except ValueError as error:
-            self.fail(str(error).removeprefix("an amount "), param, ctx)
-        assert amount is not None
-        return amount
-
-
-class Tag(click.ParamType[tuple[str, str]]):
-    """``name=value``."""
-
-    name = "tag"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Name and value."""
-        from tokenbudget_otel.tags import checked_tags
-
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = value.partition("=")
-        if not equals:
-            self.fail(f"{value!r} is not of the form name=value", param, ctx)
-        try:
-            return name, checked_tags({name: text})[name]
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    try:
+        amount = checked_usd("an amount", value.removeprefix("$"))
+    except ValueError as error:
+        raise click.BadParameter(str(error).removeprefix("an amount ")) from None
+    assert amount is not None
+    return amount
 
 
-class Moment(click.ParamType[float]):
-    """A date, or a date and time, in ISO format; of a zone that is not said, UTC."""
+def tag(value: str) -> tuple[str, str]:
+    """A tag as ``name=value``.
 
-    name = "time"
+    >>> tag("team=search")
+    ('team', 'search')
+    """
+    from tokenbudget_otel.tags import checked_tags
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds since 1970."""
-        if isinstance(value, float):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a time such as 2026-11-01 or 2026-11-01T12:00Z", param, ctx)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    name, equals, text = value.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{value!r} is not of the form name=value")
+    try:
+        return name, checked_tags({name: text})[name]
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
-class Writable(click.ParamType[Path]):
+def moment(value: str) -> float:
+    """A date, or a date and time, in ISO format, as seconds since 1970; of a zone that is not said, UTC.
+
+    >>> moment("2026-11-01T12:00Z")
+    1793534400.0
+    """
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a time such as 2026-11-01 or 2026-11-01T12:00Z") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def writable(value: str) -> Path:
     """A file that can be written; tried at once, so that no long run ends without its report."""
-
-    name = "file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Its path."""
-        file = Path(value)
-        try:
-            with file.open("a", encoding="utf-8"):
-                pass
-        except OSError as error:
-            self.fail(f"{value!r} cannot be written: {error.strerror}", param, ctx)
-        return file.absolute()
+    file = Path(value)
+    try:
+        with file.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise click.BadParameter(f"{value!r} cannot be written: {error.strerror}") from None
+    return file.absolute()
 
 
-class PriceFile(click.ParamType[Path]):
-    """A file of prices that can be read and has no mistake."""
+def prices(value: str) -> Path:
+    """A price file without mistakes; the prices in it count from now on."""
+    from tokenbudget_otel.pricing import PriceFileError, load_price_file
 
-    name = "file"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Its path; the prices in it count from now on."""
-        from tokenbudget_otel.pricing import PriceFileError, load_price_file
-
-        try:
-            load_price_file(value)
-        except PriceFileError as error:
-            self.fail(str(error), param, ctx)
-        return Path(value).absolute()
+    try:
+        load_price_file(value)
+    except PriceFileError as error:
+        raise click.BadParameter(str(error)) from None
+    return Path(value).absolute()
 
 
 price_file = click.option(
     "--price-file",
     "price_files",
-    type=PriceFile(),
+    type=prices,
     multiple=True,
     metavar="FILE",
     help="Prices of your own, in TOML or JSON; they are above the catalog. May be given several times.",

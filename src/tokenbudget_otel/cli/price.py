@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tokenbudget_otel.cli.options import Moment, price_file
+from tokenbudget_otel.cli.options import moment, price_file
 
 if TYPE_CHECKING:
     from tokenbudget_otel.pricing import Cost, PriceBook
@@ -45,7 +45,7 @@ _STATES: Final = {
 @click.option("--provider", help="Who serves it (openai, azure.ai.openai, aws.bedrock ...); else the model's vendor.")
 @click.option("--tier", help="The service tier: flex, priority ...")
 @click.option("--batch", is_flag=True, help="As part of a batch.")
-@click.option("--at", type=Moment(), metavar="TIME", help="When it is sent: 2026-11-01T12:00Z. Now by default.")
+@click.option("--at", type=moment, metavar="TIME", help="When it is sent: 2026-11-01T12:00Z. Now by default.")
 @price_file
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(

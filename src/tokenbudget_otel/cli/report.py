@@ -118,6 +118,11 @@ class Report:
                 f"the usage of {_calls(everything.estimated_calls)} is estimated: the provider did not report it "
                 "(a stream was cut short, for example)."
             )
+        if self.budget is not None and self.budget["in_flight_calls"]:
+            notes.append(
+                f"{_calls(self.budget['in_flight_calls'])} in flight when the process ended, for which "
+                f"{format_usd(to_nano(self.budget['in_flight_usd']))} were reserved: not in the cost."
+            )
         if everything.refused_calls:
             notes.append(f"refused by a budget: {_calls(everything.refused_calls)}.")
         return list(dict.fromkeys(notes))

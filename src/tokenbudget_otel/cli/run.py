@@ -20,7 +20,7 @@ from typing import Any, Final
 import click
 
 from tokenbudget_otel.cli import hook
-from tokenbudget_otel.cli.options import Dollars, Tag, Writable, price_file
+from tokenbudget_otel.cli.options import dollars, price_file, tag, writable
 from tokenbudget_otel.cli.report import Report
 from tokenbudget_otel.cli.signals import Forwarder, die_as
 
@@ -35,7 +35,7 @@ _LONGEST_SOCKET: Final = 100
 @click.command(
     "run", context_settings={"allow_interspersed_args": False}, short_help="Run a program and report its LLM costs."
 )
-@click.option("--max-cost", type=Dollars(), metavar="USD", help="Refuse calls that would spend more than this.")
+@click.option("--max-cost", type=dollars, metavar="USD", help="Refuse calls that would spend more than this.")
 @click.option("--max-tokens", type=click.IntRange(min=0), metavar="N", help="Refuse calls that would use more.")
 @click.option(
     "--mode",
@@ -51,10 +51,10 @@ _LONGEST_SOCKET: Final = 100
     show_default=True,
     help="What --max-cost does with a call whose price is not known.",
 )
-@click.option("--tag", "tags", type=Tag(), multiple=True, metavar="NAME=VALUE", help="Tag every call.")
+@click.option("--tag", "tags", type=tag, multiple=True, metavar="NAME=VALUE", help="Tag every call.")
 @price_file
-@click.option("--json", "json_file", type=Writable(), metavar="FILE", help="Also write the report as JSON.")
-@click.option("--csv", "csv_file", type=Writable(), metavar="FILE", help="Also write the report as CSV.")
+@click.option("--json", "json_file", type=writable, metavar="FILE", help="Also write the report as JSON.")
+@click.option("--csv", "csv_file", type=writable, metavar="FILE", help="Also write the report as CSV.")
 @click.option("--quiet", is_flag=True, help="Print no report.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGS]...")
 def command(

@@ -14,6 +14,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import BudgetExceeded
+from tokenbudget_otel.dialects import METERED_KEY
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.suppression import span_of_this_call, suppressed
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -32,12 +33,15 @@ _TOKEN_ATTRIBUTES: Final = (
     ("input_text_tokens", "gen_ai.usage.text.input_tokens"),
     ("input_audio_tokens", "gen_ai.usage.audio.input_tokens"),
     ("input_image_tokens", "gen_ai.usage.image.input_tokens"),
+    ("input_video_tokens", "gen_ai.usage.video.input_tokens"),
     ("output_text_tokens", "gen_ai.usage.text.output_tokens"),
     ("output_audio_tokens", "gen_ai.usage.audio.output_tokens"),
     ("output_image_tokens", "gen_ai.usage.image.output_tokens"),
+    ("output_video_tokens", "gen_ai.usage.video.output_tokens"),
     ("cache_read_text_tokens", "gen_ai.usage.text.cache_read.input_tokens"),
     ("cache_read_audio_tokens", "gen_ai.usage.audio.cache_read.input_tokens"),
     ("cache_read_image_tokens", "gen_ai.usage.image.cache_read.input_tokens"),
+    ("cache_read_video_tokens", "gen_ai.usage.video.cache_read.input_tokens"),
     *(
         (name, semconv.USAGE_UNIT_PREFIX + name)
         for name in (
@@ -130,7 +134,13 @@ class LlmCall:
                 start_time=self._wall_start,
             )
             self.context = trace.set_span_in_context(self.span, parent)
+        # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
+        # call is metered here.
+        self.context = context_api.set_value(METERED_KEY, request.id, self.context)
         if self.span.is_recording():
+            if not self._own:
+                # At once: whoever made it may end it before we know the usage.
+                self.span.set_attribute(semconv.CALL_ID, request.id)
             if self._own and attributes is not None:
                 self.span.set_attributes(attributes())
             for name, value in request.tags.items():

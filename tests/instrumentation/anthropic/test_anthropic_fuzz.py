@@ -236,6 +236,33 @@ def test_bodies_that_should_not_be(name: str, kind: str, meter: Meter) -> None:
         assert_the_program_cannot_tell(Damaged(BODIES[name], kind, 0, asynchronous), True, "plain", meter)
 
 
+ODD_EVENTS = {
+    "a_number": b"data: 7\n\n",
+    "a_list": b"data: []\n\n",
+    "broken": b'data: {"type": "error"\n\n',
+    "unknown": b'event: novelty\ndata: {"type": "novelty", "text": 7}\n\n',
+    "a_comment": b": keep-alive\n\n",
+    "with_a_mark_in_its_text": b'data: {"type": "content_block_delta", "x": "\\"type\\": \\"error\\""}\n\n',
+}
+
+
+@pytest.mark.parametrize("place", (0, 1, 3, 5))
+@pytest.mark.parametrize("odd_event", ODD_EVENTS.values(), ids=ODD_EVENTS)
+def test_an_odd_event_does_not_cost_the_count_of_the_others(
+    odd_event: bytes, place: int, meter: Meter, instrumented: Any
+) -> None:
+    parts = [sse([event]) for event in EVENTS]
+    wire = b"".join((*parts[:place], odd_event, *parts[place:]))
+    for pieces in (0, 9):
+        meter.totals.clear()
+        client = anthropic.Anthropic(api_key="any", http_client=Damaged(wire, "text/event-stream", pieces).client)
+        with client.messages.with_streaming_response.create(**BODY, stream=True) as response:
+            assert response.read() == wire
+        totals = meter.totals.get()
+        assert (totals.calls, totals.estimated_calls) == (1, 0)
+        assert (totals.usage.input_tokens, totals.usage.output_tokens) == (113, 11)
+
+
 # --- the same messages in another envelope ---------------------------------------------------------------------------
 
 

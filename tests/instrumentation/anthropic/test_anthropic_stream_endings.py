@@ -294,7 +294,7 @@ async def test_aclose_of_the_programs_own_generator(sim: Simulator, meter: Meter
 
 FAULTS = {
     # behaviour, what the program sees (None: nothing at all), outcome, error.type
-    "cut": ({"cut_after": 5}, (httpx2.HTTPError, anthropic.APIError), "failed", None),
+    "cut": ({"cut_after": 5}, (httpx2.HTTPError, anthropic.APIError), "cut", None),
     "silent_end": ({"silent_end_after": 5}, (), "cut", "incomplete_stream"),
     "error_event": ({"error_event_after": 5}, (anthropic.APIStatusError,), "failed", "overloaded_error"),
     "error_at_once": ({"error_event_after": 0}, (anthropic.APIStatusError,), "failed", "overloaded_error"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from door_sdks import ANTHROPIC, OPENAI, Sdk, budget_of, read_out, settled, worst_case_of
 from opentelemetry.trace import StatusCode
@@ -269,3 +273,84 @@ async def test_streams_hold_what_they_may_come_to_until_they_end(
     row = budget_of(meter)
     assert row.reserved_usd == 0
     assert row.spent_usd == to_usd(sdk.true_cost(sim.billed[0]))
+
+
+# Parts of a request that are only put into words when it is sent: what a program hands on from an earlier answer.
+LONG = "lengthy " * 4_000
+
+
+def blocks_of_an_answer(sdk: Sdk) -> Any:
+    if sdk is ANTHROPIC:
+        return [{"role": "assistant", "content": [anthropic.types.TextBlock(type="text", text=LONG)]}]
+    return [openai.types.chat.ChatCompletionMessage(role="assistant", content=LONG)]
+
+
+HANDED_ON: dict[str, Callable[[Sdk], Any]] = {
+    "a_generator": lambda sdk: (message for message in [{"role": "user", "content": LONG}]),
+    "an_iterator": lambda sdk: iter([{"role": "user", "content": LONG}]),
+    "objects_of_the_sdk": blocks_of_an_answer,
+    "a_mapping": lambda sdk: [MappingProxyType({"role": "user", "content": LONG})],
+}
+
+
+@pytest.mark.parametrize("messages", HANDED_ON.values(), ids=HANDED_ON)
+def test_worst_case_covers_what_is_handed_on(
+    messages: Callable[[Sdk], Any], sdk: Sdk, sim: Simulator, meter: Meter, instrumented: Any
+) -> None:
+    """What cannot be seen beforehand is bounded by the context window, not by nothing."""
+    client = sdk.client(sim)
+    with tb.budget(max_cost_usd=1000, mode="worst_case") as run:
+        try:
+            stream = sdk.call(client, stream=True, max_tokens=10, messages=messages(sdk))
+        except TypeError:
+            pytest.skip("this SDK does not take it")
+        assert run.remaining_usd is not None
+        worst = to_nano(1000) - to_nano(run.remaining_usd)
+        for _ in stream:
+            pass
+    assert LONG in sim.requests[0].body.decode(), "it was sent"
+    assert worst >= sdk.true_cost(sim.billed[0])
+
+
+CACHE = {"none": None, "5m": {"type": "ephemeral"}, "1h": {"type": "ephemeral", "ttl": "1h"}}
+
+
+@pytest.mark.parametrize("place", ("system", "messages", "tools", "top"))
+@pytest.mark.parametrize("ttl", CACHE)
+def test_worst_case_covers_writing_all_of_it_to_the_cache(
+    ttl: str, place: str, sim: Simulator, meter: Meter, instrumented: Any
+) -> None:
+    control = {"cache_control": CACHE[ttl]} if CACHE[ttl] else {}
+    body: dict[str, Any] = {
+        "system": [{"type": "text", "text": "Be kind. " * 50, **(control if place == "system" else {})}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Hi", **(control if place == "messages" else {})}]}
+        ],
+        "tools": [{"name": "t", "input_schema": {"type": "object"}, **(control if place == "tools" else {})}],
+        "extra_body": control if place == "top" else {},
+    }
+    worst = worst_case_of(ANTHROPIC, sim, max_tokens=100, **body)
+    # The most that may come of so many bytes: each of them a token, and all of them written.
+    most = len(sim.requests[0].body)
+    written = {"cache_write_tokens": most, f"cache_write_{ttl}_tokens": most} if control else {}
+    cost = tb.calculate_cost(
+        ANTHROPIC.model, tb.TokenUsage(input_tokens=most, output_tokens=100, **written), provider="anthropic"
+    )
+    assert cost is not None
+    assert worst >= cost.nano_usd
+
+
+def test_worst_case_covers_fast_mode(sim: Simulator, meter: Meter, instrumented: Any) -> None:
+    usual, fast = (
+        worst_case_of(ANTHROPIC, sim, model="claude-opus-5", max_tokens=1_000, extra_body=extra)
+        for extra in ({}, {"speed": "fast"})
+    )
+    assert fast > usual
+
+
+def test_worst_case_covers_the_searches_that_are_allowed(sim: Simulator, meter: Meter, instrumented: Any) -> None:
+    tool = {"type": "web_search_20250305", "name": "web_search"}
+    few, many = (
+        worst_case_of(ANTHROPIC, sim, max_tokens=10, tools=[{**tool, "max_uses": uses}]) for uses in (1, 101)
+    )
+    assert many - few >= to_nano(1), "a hundred searches more, at ten dollars for a thousand"

@@ -1,4 +1,4 @@
-"""What the tests of the OpenAI door share: one way to drive sync and async clients, and what one call must leave behind.
+"""What the tests of the OpenAI door share: one way to drive sync and async clients, and what a call must leave behind.
 
 Scenarios are written once, as coroutines. ``got``, ``each`` and ``entered`` take whatever the sync or the async
 client gives, so that a case never has a twin.

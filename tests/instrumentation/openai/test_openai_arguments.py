@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai._models import FinalRequestOptions
 from openai_harness import (
     MESSAGES,
     ORIGINALS,
@@ -214,8 +215,6 @@ async def test_a_transport_of_the_programs_own(mode, clients, sim, instrumented,
 
 
 async def test_positional_arguments_of_request(client, sim, instrumented, meter):
-    from openai._models import FinalRequestOptions
-
     options = FinalRequestOptions.construct(
         method="post", url="/chat/completions", json_data={"model": "gpt-4o", "messages": MESSAGES}
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai_harness import MESSAGES, bare, chat_tokens, got, one_call, read, seen
@@ -176,8 +177,6 @@ async def test_a_running_count_is_not_the_final_one(fault, outcome, mode, client
     ],
 )
 async def test_provider_by_base_url(base_url, provider, mode, clients, instrumented, meter):
-    import httpx2
-
     def answer(_request: Any) -> Any:
         usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
         choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}

@@ -11,12 +11,14 @@ from typing import Any
 import openai
 import pytest
 from openai_harness import MESSAGES, ORIGINALS, OWNERS, chat_tokens, got, one_call, read, some, until
+from opentelemetry import context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 
 import tokenbudget_otel as tb
+from tokenbudget_otel.instrumentation import guard
 from tokenbudget_otel.instrumentation.openai import OpenAIInstrumentor
 from tokenbudget_otel.simulator import Behaviour
 
@@ -50,9 +52,7 @@ def test_uninstrument_restores_the_methods(telemetry, meter):
 async def test_twice_is_once(client, sim, telemetry, meter):
     on(telemetry)
     on(telemetry)
-    OpenAIInstrumentor().instrument(
-        tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider
-    )
+    OpenAIInstrumentor().instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
     await chat(client)
     one_call(telemetry, meter, usage=chat_tokens(sim.billed[0].usage))
     tb.uninstrument()
@@ -198,7 +198,7 @@ async def test_unwrap(mode, clients, sim, telemetry, meter):
 
 
 def test_wrap_wants_a_client(telemetry, meter):
-    with pytest.raises(TypeError, match="tb.wrap"):
+    with pytest.raises(TypeError, match=r"tb\.wrap"):
         tb.wrap(object())
 
 
@@ -271,8 +271,6 @@ async def test_suppressed(client, sim, instrumented, meter):
     "key", ["suppress_language_model_instrumentation", "opentelemetry.genai.client.inference.context"]
 )
 async def test_suppressed_by_the_keys_of_others(key, client, sim, instrumented, meter):
-    from opentelemetry import context
-
     token = context.attach(context.set_value(key, True))
     try:
         await read(await chat(client, stream=True))
@@ -340,8 +338,6 @@ async def test_former_names(client, sim, telemetry, meter):
 async def test_an_error_of_ours_is_logged_once_and_the_call_goes_on(
     mode, clients, sim, telemetry, meter, monkeypatch, caplog
 ):
-    from tokenbudget_otel.instrumentation import guard
-
     client = clients(mode)
     on(telemetry)
     monkeypatch.setattr(meter, "settle", lambda *_: 1 / 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
 from openai_harness import MESSAGES, bare, chat_tokens, entered, got, one_call, read, response_tokens, seen
 
@@ -124,11 +125,6 @@ async def raw_nothing(raw: Any) -> Any:
     return raw.status_code
 
 
-async def raw_lines(raw: Any) -> Any:
-    response = raw.http_response
-    return await read(response.aiter_lines() if hasattr(raw, "_async") else response.iter_lines())
-
-
 RAW = [(raw_parse, False), (raw_content, False), (raw_text, False), (raw_nothing, False), (raw_parse, True)]
 
 
@@ -182,8 +178,6 @@ async def test_raw_embeddings(client, sim, instrumented, meter):
 
 
 async def test_the_http_response_itself(client, sim, instrumented, meter):
-    from openai._base_client import httpx2
-
     sim.then(BEHAVIOUR)
     response = await got(
         client.post("/chat/completions", cast_to=httpx2.Response, body={"model": "gpt-4o", "messages": MESSAGES})

@@ -50,9 +50,7 @@ async def open_raw(client: Any, **options: Any) -> Any:
 
 
 async def open_completion(client: Any, **options: Any) -> Any:
-    return await got(
-        client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", stream=True, **options)
-    )
+    return await got(client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", stream=True, **options))
 
 
 # How to open it, the model, the operation, and how many items bring the first piece of content.
@@ -265,7 +263,7 @@ async def test_a_connection_that_broke_is_a_cut(client, sim, instrumented):
 
 
 async def test_malformed_events(stream_kind, client, sim, instrumented, meter):
-    opener, model, operation, _ = stream_kind
+    opener = stream_kind[0]
     behaviour = Behaviour(text=TEXT, chunks=6, malformed_after=2)
     sim.then(behaviour)
 
@@ -334,9 +332,7 @@ async def test_task_cancelled_while_reading(after_chunks, stream_kind, clients, 
 async def test_task_cancelled_before_the_answer(streamed, clients, sim, instrumented, meter):
     client = clients("async")
     sim.then(Behaviour(timeout=True))
-    task = asyncio.create_task(
-        client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed)
-    )
+    task = asyncio.create_task(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
     await until(lambda: sim.requests)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

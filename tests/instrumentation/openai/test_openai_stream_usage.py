@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai_harness import MESSAGES, bare, chat_tokens, entered, got, one_call, read, seen
@@ -171,7 +172,6 @@ async def test_null_usage_on_every_chunk_does_not_show(tight, buffered, mode, cl
 
     Buffered: a transport of the program's own (a cache, a recorder) has read the body before the SDK gets it.
     """
-    import httpx2
 
     def answer(request: Any) -> Any:
         asked = bool(json.loads(request.content).get("stream_options"))
@@ -228,9 +228,7 @@ async def test_a_refusal_of_the_programs_own_options_reaches_it(host, mode, clie
     with pytest.raises(openai.APIStatusError) as caught:
         await stream_of(client, **INCLUDE)
     assert len(sim.requests) == 1
-    one_call(
-        instrumented, meter, outcome="failed", error=f"openai.{type(caught.value).__name__}", charged=False
-    )
+    one_call(instrumented, meter, outcome="failed", error=f"openai.{type(caught.value).__name__}", charged=False)
 
 
 async def test_another_bad_request_is_not_tried_again(client, sim, instrumented, meter):

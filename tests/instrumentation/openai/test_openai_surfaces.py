@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai_harness import (
     MESSAGES,
     bare,
@@ -53,7 +53,9 @@ RICH = Behaviour(
 )
 TOOLS = [{"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}]
 PARSED = Behaviour(text='{"title": "The river", "pages": 12}', input_tokens=50, cached_tokens=10)
-PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 class Answer(pydantic.BaseModel):
@@ -260,8 +262,6 @@ async def generic_post(client: Any) -> Any:
 
 
 async def generic_post_stream(client: Any) -> Any:
-    from openai.types.chat import ChatCompletionChunk
-
     kind = stream_types(mode_of(client))
     stream = await got(
         client.post(
@@ -310,7 +310,9 @@ SURFACES = (
         behaviour=RICH,
         attributes=CHAT_FACTS | {"gen_ai.request.temperature": 0.5, "gen_ai.request.seed": 3},
     ),
-    Surface("chat.parse", chat_parse, "gpt-4o", chat_tokens, behaviour=PARSED, attributes={"gen_ai.output.type": "json"}),
+    Surface(
+        "chat.parse", chat_parse, "gpt-4o", chat_tokens, behaviour=PARSED, attributes={"gen_ai.output.type": "json"}
+    ),
     Surface("beta.chat.parse", chat_beta_parse, "gpt-4o", chat_tokens, behaviour=PARSED),
     Surface(
         "chat.tools",
