@@ -67,7 +67,8 @@ def test_a_value_that_cannot_be_carried(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(True, "true"), (False, "false"), (1, "1"), (1.5, "1.5"), ("ä ö", "ä ö"), ("x" * 256, "x" * 256)]
+    ("value", "text"),
+    [(True, "true"), (False, "false"), (1, "1"), (1.5, "1.5"), ("ä ö", "ä ö"), ("x" * 256, "x" * 256)],
 )
 def test_values_become_strings(value: Any, text: str) -> None:
     with tb.tags(tenant=value):

@@ -65,10 +65,14 @@ def workplace(tmp_path: Path) -> Path:
     """A folder with what the commands in the documents name."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "app.py").write_text((ROOT / "examples" / "zero_code.py").read_text())
+    for document in DOCUMENTS:
+        for toml in re.findall(r"^```toml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
+            if "[[model]]" in toml:
+                (tmp_path / "prices.toml").write_text(toml)
     return tmp_path
 
 
-@pytest.mark.parametrize("block", blocks("console"))
+@pytest.mark.parametrize("block", list(blocks("console")))
 def test_commands_run(sim: Simulator, workplace: Path, block: str) -> None:
     lines = [line for line in commands(block) if not line.startswith(tuple(ELSEWHERE))]
     script = "\n".join(line for line in lines if not line.startswith("export OPENAI_") or "127.0.0.1" not in line)
@@ -86,7 +90,7 @@ def test_commands_run(sim: Simulator, workplace: Path, block: str) -> None:
     assert "Traceback" not in done.stderr or "BudgetExceeded" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", list(blocks("python")))
 def test_programs_run(sim: Simulator, workplace: Path, block: str) -> None:
     (workplace / "program.py").write_text(block)
     done = subprocess.run(

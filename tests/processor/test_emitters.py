@@ -264,6 +264,17 @@ def test_official_openai_alone(sim: Simulator, installed: Callable[..., Bench], 
 
 ORDERS = [("ours", "official"), ("official", "ours")]
 
+WHO_MAKES_SPANS = pytest.mark.parametrize(
+    ("names", "native"),
+    [
+        (names, native)
+        for names in ((), ("official",), ("ours", "official"), ("ours",))
+        for native in (False, True)
+        if names or native
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "native" if value else "not native",
+)
+
 
 @pytest.mark.parametrize("order", ORDERS, ids=" then ".join)
 @pytest.mark.parametrize("native", [False, True], ids=["", "and native"])
@@ -300,14 +311,11 @@ def test_ours_where_spans_are_suppressed(sim: Simulator, installed: Callable[...
     assert bench.meter.totals.get().calls == 1
 
 
-@pytest.mark.parametrize("native", [False, True], ids=["", "and native"])
-@pytest.mark.parametrize("names", [(), ("official",), ("ours", "official"), ("ours",)], ids="-".join)
+@WHO_MAKES_SPANS
 def test_a_call_inside_of_the_loop_over_a_stream(
     sim: Simulator, installed: Callable[..., Bench], names: tuple[str, ...], native: bool
 ) -> None:
     """The official anthropic package leaves the span of a stream current, so the other call's spans lie below it."""
-    if not names and not native:
-        pytest.skip("nobody makes spans")
     bench = installed(*names)
     sim.then(ANSWER[CLAUDE], ANSWER[CLAUDE])
     with claude(sim, bench, native) as client:
@@ -322,15 +330,12 @@ def test_a_call_inside_of_the_loop_over_a_stream(
     assert totals.usage.output_tokens == 50 * seen
 
 
-@pytest.mark.parametrize("native", [False, True], ids=["", "and native"])
-@pytest.mark.parametrize("names", [(), ("official",), ("ours", "official"), ("ours",)], ids="-".join)
+@WHO_MAKES_SPANS
 @pytest.mark.parametrize("call", [claude_break, claude_async_break])
 def test_a_stream_that_is_left_early(
     sim: Simulator, installed: Callable[..., Bench], names: tuple[str, ...], native: bool, call: Any
 ) -> None:
     """What the provider counted is not known then. Ours estimate; nobody is charged twice, and no span is lost."""
-    if not names and not native:
-        pytest.skip("nobody makes spans")
     bench = installed(*names)
     sim.then(ANSWER[CLAUDE])
     run(call, lambda make: claude(sim, bench, native, make), (anthropic.Anthropic, anthropic.AsyncAnthropic))

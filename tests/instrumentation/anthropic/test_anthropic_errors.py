@@ -216,9 +216,7 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-async def test_the_provider_is_who_answers(
-    platform: str, asynchronous: bool, meter: Meter, instrumented: Any
-) -> None:
+async def test_the_provider_is_who_answers(platform: str, asynchronous: bool, meter: Meter, instrumented: Any) -> None:
     name, options, provider = PLATFORMS[platform]
     client = kind_of(name, asynchronous)(**options, http_client=answering(asynchronous))
     message = await settled(client.messages.create(**BODY))
@@ -250,9 +248,7 @@ async def test_compaction_is_added(asynchronous: bool, meter: Meter, instrumente
     assert (booked.input_tokens, booked.output_tokens, booked.cache_read_tokens) == (5_150, 310, 50)
 
 
-async def test_conversation_id_of_the_sdks_own_option(
-    asynchronous: bool, sim: Simulator, instrumented: Any
-) -> None:
+async def test_conversation_id_of_the_sdks_own_option(asynchronous: bool, sim: Simulator, instrumented: Any) -> None:
     with contextlib.suppress(TypeError):
         client = client_of(sim, asynchronous, open_telemetry={"conversation_id": "c-1"})
         await create(client)

@@ -46,7 +46,8 @@ EVENTS = [
 
 odd = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 10**20), st.floats(), st.text(max_size=4),
-    st.lists(st.integers(-1, 3), max_size=2), st.dictionaries(st.sampled_from(["type", "x"]), st.integers(), max_size=2),
+    st.lists(st.integers(-1, 3), max_size=2),
+    st.dictionaries(st.sampled_from(["type", "x"]), st.integers(), max_size=2),
 )  # fmt: skip
 MISSING = object()
 
@@ -208,9 +209,7 @@ def test_damaged_messages(meter: Meter, message: Any, way: str, asynchronous: bo
 @example([{"type": "error", "error": "text"}], "plain", 0, "\n", True)
 @example([{"type": "message_start", "message": []}], "plain", 0, "\n", True)
 @example([{"type": "message_delta", "usage": 7, "delta": []}], "plain", 0, "\n", True)
-def test_damaged_streams(
-    meter: Meter, events: list[Any], way: str, pieces: int, end: str, asynchronous: bool
-) -> None:
+def test_damaged_streams(meter: Meter, events: list[Any], way: str, pieces: int, end: str, asynchronous: bool) -> None:
     http = Damaged(sse(events, end), "text/event-stream", pieces, asynchronous)
     assert_the_program_cannot_tell(http, True, way, meter)
 

@@ -25,9 +25,7 @@ from tokenbudget_otel.simulator import Behaviour, Simulator
 # 40 pieces, with the exact input known from message_start and an output that only message_delta knows. The pauses
 # make the pieces arrive one by one, so that "left in the middle" means it.
 LONG = Behaviour(text="word " * 160, input_tokens=1000, cached_tokens=600, output_tokens=400, chunks=40)
-SLOW = Behaviour(
-    text="word " * 160, input_tokens=1000, cached_tokens=600, output_tokens=400, chunks=40, chunk_s=0.02
-)
+SLOW = Behaviour(text="word " * 160, input_tokens=1000, cached_tokens=600, output_tokens=400, chunks=40, chunk_s=0.02)
 
 
 async def opened(client: Any, **body: Any) -> Any:
@@ -345,9 +343,7 @@ async def test_a_read_that_times_out(client: Any, sim: Simulator, meter: Meter, 
     assert_settled_on_evidence(meter, span)
 
 
-@pytest.mark.parametrize(
-    ("usage", "estimated"), [("absent", 1), ("null", 1)], ids=("without_usage", "with_null_usage")
-)
+@pytest.mark.parametrize(("usage", "estimated"), [("absent", 1), ("null", 1)], ids=("without_usage", "with_null_usage"))
 async def test_a_whole_stream_without_usage_is_estimated_and_says_so(
     usage: Any, estimated: int, client: Any, sim: Simulator, meter: Meter, instrumented: Any
 ) -> None:
@@ -398,9 +394,7 @@ async def test_read_out_whatever_the_wire(
 # --- spans and contexts ---------------------------------------------------------------------------------------------
 
 
-async def test_code_between_the_chunks_is_not_inside_the_call(
-    client: Any, sim: Simulator, instrumented: Any
-) -> None:
+async def test_code_between_the_chunks_is_not_inside_the_call(client: Any, sim: Simulator, instrumented: Any) -> None:
     sim.default = LONG
     tracer = instrumented.tracer_provider.get_tracer("program")
     with tracer.start_as_current_span("outer") as outer:

@@ -350,7 +350,5 @@ def test_worst_case_covers_fast_mode(sim: Simulator, meter: Meter, instrumented:
 
 def test_worst_case_covers_the_searches_that_are_allowed(sim: Simulator, meter: Meter, instrumented: Any) -> None:
     tool = {"type": "web_search_20250305", "name": "web_search"}
-    few, many = (
-        worst_case_of(ANTHROPIC, sim, max_tokens=10, tools=[{**tool, "max_uses": uses}]) for uses in (1, 101)
-    )
+    few, many = (worst_case_of(ANTHROPIC, sim, max_tokens=10, tools=[{**tool, "max_uses": uses}]) for uses in (1, 101))
     assert many - few >= to_nano(1), "a hundred searches more, at ten dollars for a thousand"

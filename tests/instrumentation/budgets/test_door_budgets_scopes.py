@@ -64,9 +64,7 @@ async def test_after_it_nothing_is_counted(sdk: Sdk, asynchronous: bool, sim: Si
     assert len(sim.requests) == 2
 
 
-async def test_a_stream_that_outlives_the_scope_is_charged_to_it(
-    sdk: Sdk, asynchronous: bool, sim: Simulator
-) -> None:
+async def test_a_stream_that_outlives_the_scope_is_charged_to_it(sdk: Sdk, asynchronous: bool, sim: Simulator) -> None:
     with tb.budget(max_cost_usd=1, max_calls=1) as run:
         stream = await settled(sdk.call(sdk.client(sim, asynchronous), stream=True))
     assert run.active

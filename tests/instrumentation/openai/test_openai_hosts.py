@@ -47,8 +47,8 @@ class HostCase:
     behaviour: Behaviour
     tokens: Callable[[Any], tb.TokenUsage] = chat_tokens
     reported: int | None = None
-    asked: bool = True
-    """Whether a stream of it is asked for its usage."""
+    asked: bool | None = True
+    """Whether a stream of it is asked for its usage; None: either way, as it tells it unasked."""
 
 
 TEXT = "The river turns east, and the bridge is old."
@@ -63,6 +63,7 @@ CASES = (
         Behaviour(text=TEXT, chunks=5, input_tokens=1000, output_tokens=100, cost_usd=0.0123456789),
         # One rounding, up, to the nano-dollar.
         reported=12_345_679,
+        asked=None,
     ),
     HostCase("xai", "x_ai", "grok-4", PLAIN),
     HostCase(
@@ -111,7 +112,8 @@ async def test_counted_as_the_host_counts(case, streamed, mode, clients, sim, in
         usage=case.tokens(billed.usage),
         reported=case.reported,
     )
-    assert ("stream_options" in sim.requests[0].json) is (streamed and case.asked)
+    if case.asked is not None:
+        assert ("stream_options" in sim.requests[0].json) is (streamed and case.asked)
     if case.reported is not None:
         assert span.attributes["tokenbudget.cost.source"] == "provider"
         assert streamed or span.attributes["tokenbudget.upstream_provider"] == "Simulated"
