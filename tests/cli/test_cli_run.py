@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,6 +269,7 @@ def test_without_the_run_the_budget_refuses(cli, until: Until) -> None:
     program = CHAT + (
         "import os, sys, time, tokenbudget_otel as tb\n"
         "chat()\n"
+        "print(os.environ['TOKENBUDGET_RUN'])\n"
         "print('ready', flush=True)\n"
         "parent = os.getppid()\n"
         "while os.getppid() == parent: time.sleep(0.05)\n"
@@ -276,12 +278,14 @@ def test_without_the_run_the_budget_refuses(cli, until: Until) -> None:
         "print('done', flush=True)\n"
     )
     started = cli.start("run", "--max-cost", "5", "--", "python", cli.program(program))
+    assert started.stdout is not None
+    left_behind = started.stdout.readline().strip()
     until(started, "ready")
     started.kill()
-    assert started.stdout is not None
     assert "has ended, so what is left of it is not known" in started.stdout.readline()
     until(started, "done")
     started.wait()
+    shutil.rmtree(left_behind)
 
 
 def test_another_sitecustomize_runs_too(cli, tmp_path: Path) -> None:
@@ -336,6 +340,35 @@ def test_spans_are_exported_where_the_environment_asks_for_it(cli) -> None:
     assert ran.stdout.count('"name": "chat gpt-4o"') == 1
     assert '"tokenbudget.tag.team": "search"' in ran.stdout
     assert '"gen_ai.usage.cost": 0.003' in ran.stdout
+
+
+def test_under_opentelemetry_instrument(cli, tmp_path: Path) -> None:
+    # Its sitecustomize stands before ours; it calls our entry point instead.
+    made = tmp_path / "packages" / "hooks-1.dist-info"
+    made.mkdir(parents=True)
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: hooks\nVersion: 1\n")
+    (made / "entry_points.txt").write_text("[opentelemetry_post_instrument]\nrun = tokenbudget_otel.cli.metered:join\n")
+    env = dict.fromkeys(("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"), "none")
+    program = cli.program(LOOP)
+    ran = cli.run(
+        "--max-cost", "0.005", "--tag", "team=search", "--", "opentelemetry-instrument", "python", program,
+        env=env | {"PYTHONPATH": str(made.parent)},
+    )  # fmt: skip
+    assert (ran.calls, ran.report["totals"]["refused_calls"]) == (int(ran.stdout.split()[0]), 1)
+    assert ran.report["calls"][0]["tags"] == {"team": "search"}
+
+
+def test_one_run_within_another_is_refused(cli) -> None:
+    ran = cli("run", "--", "tokenbudget", "run", "--", "true")
+    assert (ran.code, "inside a `tokenbudget run` already" in ran.stderr) == (2, True)
+
+
+def test_a_python_without_the_package_runs_and_the_report_says_so(cli, tmp_path: Path) -> None:
+    (tmp_path / "openai.py").write_text("here = True")
+    bare = Path(sys.base_prefix) / "bin" / "python3"
+    ran = cli.run("--", str(bare), "-c", "import openai; print(openai.here, type(openai.__loader__).__name__)")
+    assert ran.stdout == "True SourceFileLoader\n"
+    assert "could not be metered" in ran.stderr and "Install tokenbudget-otel" in ran.stderr
 
 
 @pytest.mark.parametrize(

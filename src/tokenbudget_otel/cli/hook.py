@@ -2,7 +2,7 @@
 
 The file is copied into a folder of its own, which is on PYTHONPATH for the program and all of its children.
 It imports next to nothing: metering starts when a process imports an SDK (or tokenbudget_otel itself), so that
-processes which call no LLM pay about a millisecond. Whatever goes wrong here is noted for the report, and the
+processes which call no LLM pay a millisecond or two. Whatever goes wrong here is noted for the report, and the
 program runs on as if we were not there.
 """
 

@@ -59,10 +59,13 @@ def calls_table(
 ) -> Table:
     """One line for each group that had calls, and a last one for all."""
     rows = [row for row in rows if row.totals.calls]
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_footer=True)
+    table = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False, show_footer=True
+    )
     everything = total(rows)
     for index, name in enumerate(names):
-        table.add_column(name, footer="" if index else "total", overflow="fold")
+        # On a narrow screen the last of the names gives way.
+        table.add_column(name, footer="" if index else "total", overflow="fold", no_wrap=name != names[-1])
     for name, write in FIGURES:
         table.add_column(name, justify="right", footer=write(everything), no_wrap=True)
     for key, totals in grouped(rows, by).items():

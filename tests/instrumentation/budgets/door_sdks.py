@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +129,3 @@ async def until(condition: Callable[[], bool], timeout: float = 10) -> None:
     async with asyncio.timeout(timeout):
         while not condition():
             await asyncio.sleep(0.002)
-
-
-def chunks(generator: Callable[..., Iterator[Any]], *args: Any) -> Callable[[], list[Any]]:
-    return functools.partial(lambda: list(generator(*args)))
