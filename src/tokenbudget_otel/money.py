@@ -6,10 +6,13 @@ Ledgers, rate cards and totals hold whole nano-USD (``int``); the public surface
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Context, Decimal, InvalidOperation
 
 NANO_PER_USD = 1_000_000_000
 """Nano-USD in one US dollar."""
+
+_EXACT = Context(prec=100)
+"""Money does not follow the program's decimal context, which may round to few digits or trap what is inexact."""
 
 
 def to_nano(usd: Decimal | int | float | str) -> int:
@@ -34,7 +37,7 @@ def to_nano(usd: Decimal | int | float | str) -> int:
         raise ValueError(f"an amount of US dollars must be a number, not {usd!r}") from None
     if not amount.is_finite():
         raise ValueError(f"an amount of US dollars must be finite, not {usd!r}")
-    return int((amount * NANO_PER_USD).to_integral_value(rounding=ROUND_CEILING))
+    return int(_EXACT.multiply(amount, Decimal(NANO_PER_USD)).to_integral_value(ROUND_CEILING, _EXACT))
 
 
 def to_usd(nano_usd: int) -> Decimal:
@@ -43,9 +46,9 @@ def to_usd(nano_usd: int) -> Decimal:
     >>> to_usd(3_500_000)
     Decimal('0.0035')
     """
-    usd = Decimal(nano_usd).scaleb(-9).normalize()
+    usd = Decimal(nano_usd).scaleb(-9, _EXACT).normalize(_EXACT)
     # normalize() writes 100 as 1E+2; a price should read as one.
-    return usd.quantize(Decimal(1)) if usd == usd.to_integral_value() else usd
+    return usd.quantize(Decimal(1), context=_EXACT) if usd == usd.to_integral_value(context=_EXACT) else usd
 
 
 def format_usd(nano_usd: int | None, *, places: int = 4) -> str:
@@ -63,6 +66,6 @@ def format_usd(nano_usd: int | None, *, places: int = 4) -> str:
     if nano_usd is None:
         return "unknown"
     sign, nano = ("-", -nano_usd) if nano_usd < 0 else ("", nano_usd)
-    if 0 < nano < 5 * 10 ** (8 - places):
+    if 0 < nano <= 5 * 10 ** (8 - places):  # halves are rounded to even, and that is zero
         return f"{sign}${to_usd(nano):f}"
     return f"{sign}${to_usd(nano):,.{places}f}"

@@ -47,8 +47,8 @@ class ContextScope(Generic[T]):
         tokens: dict[int, Token[Context]] = self.__dict__["_tokens"]
         if (token := tokens.pop(id(context.get_current()), None)) is not None:
             detach(token)
-        else:  # left from another task, or with a context of somebody else's still attached
-            detach(tokens.popitem()[1])
+        else:  # with a context of somebody else's still attached, or from another task
+            _detach_any(tokens)
         self._close()
 
     async def __aenter__(self) -> T:
@@ -71,6 +71,19 @@ def detach(token: Token[Context]) -> None:
         token.var.reset(token)
     except (ValueError, AttributeError):
         pass
+
+
+def _detach_any(tokens: dict[int, Token[Context]]) -> None:
+    """Undo the newest entry that this task made; where it made none, forget the oldest and leave the rest alone."""
+    for key, token in reversed(list(tokens.items())):
+        try:
+            token.var.reset(token)
+        except (ValueError, RuntimeError):
+            continue  # made by another task, which is still inside
+        tokens.pop(key, None)
+        return
+    if (oldest := next(iter(tokens), None)) is not None:
+        tokens.pop(oldest, None)
 
 
 class _Body:

@@ -69,7 +69,8 @@ class Totals:
 
     def __str__(self) -> str:
         unpriced = f", {self.unpriced_calls} of them without a price" if self.unpriced_calls else ""
-        return f"{self.calls} calls{unpriced}, {self.usage.total_tokens} tokens, {format_usd(self.nano_usd)}"
+        calls = "1 call" if self.calls == 1 else f"{self.calls} calls"
+        return f"{calls}{unpriced}, {self.usage.total_tokens} tokens, {format_usd(self.nano_usd)}"
 
 
 NOTHING: Final = Totals(0, TokenUsage(), 0)

@@ -42,7 +42,7 @@ def run(sim: Simulator, *command: str | Path, **more: str) -> subprocess.Complet
 
 SHOWN = {
     "existing_tracing.py": ['"gen_ai.usage.cost": ', '"tokenbudget.tag.tenant": "acme"', "'acme': Totals(calls=1"],
-    "streaming.py": ["after one stream:  1 calls", "estimated: "],
+    "streaming.py": ["after one stream:  1 call,", "estimated: "],
     "async_calls.py": ["answered, ", "of $0.05 spent", "numbers"],
 }
 

@@ -50,6 +50,10 @@ MEDIA: Final = MediaTokens(image=(1_600, 5_000), other=(3_000, None))
 """An image is about width x height / 750 tokens, some 1,600 for one scaled to 1.15 megapixels (Anthropic,
 "Vision"); documents cannot be told beforehand."""
 
+UNCAPPED_SEARCHES: Final = 10
+"""Searches allowed for in a request that sets no ``max_uses``. The API has no limit of its own, so this is the one
+place where a ``worst_case`` reservation is not a bound; docs/budgets.md says so."""
+
 FINISH_REASONS: Final = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -74,8 +78,9 @@ def message_usage(usage: Any) -> TokenUsage | None:
     for iteration in iterations if isinstance(iterations, list) else ():
         if get(iteration, "type") == "compaction":
             for name, value in _counts(iteration).items():
-                if isinstance(value, int):
-                    counts[name] = (counts.get(name) or 0) + value
+                known = counts.get(name)
+                if isinstance(value, int) and (known is None or isinstance(known, int)):
+                    counts[name] = (known or 0) + value
     return TokenUsage.reading(counts)
 
 
@@ -113,7 +118,12 @@ class MessageReader:
         self._usage: dict[str, Any] = {}
 
     def event(self, data: bytes) -> bool:
-        event = json.loads(data)
+        try:
+            event = json.loads(data)
+        except ValueError:
+            return False  # cut in its middle, or broken where it was made: the SDK tells the program
+        if not isinstance(event, dict):
+            return False
         kind = event.get("type")
         facts = self.facts
         if kind == "message_start":
@@ -150,14 +160,14 @@ def _size(body: Body, _options: Any) -> Size:
     uses = [get(tool, "max_uses") for tool in tools or () if str(get(tool, "type")).startswith("web_")]
     # What server-side tools find is read by the model too, and cannot be seen beforehand.
     unseen = bool(uses) or bool(body.get("mcp_servers")) or bool(body.get("container"))
-    searches = sum(use if isinstance(use, int) else 10 for use in uses)
+    searches = sum(use if isinstance(use, int) else UNCAPPED_SEARCHES for use in uses)
     most = body.get("max_tokens")
     return Size(
         extent.likely(MEDIA),
         None if unseen else extent.bound(MEDIA),
         max_output_tokens=most if isinstance(most, int) and most > 0 else None,
         extra=TokenUsage(web_searches=searches) if searches else None,
-        cache_write_ttl=_cache_ttl(body),
+        cache_write_ttl=None if extent.unseen else _cache_ttl(body),
         text_only=True,  # images are billed as any other input
     )
 

@@ -8,6 +8,7 @@ file id), there is no bound but the model's context window.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +39,7 @@ class Extent:
     nodes: int = 0
     images: int = 0
     others: int = 0
+    unseen: bool = False
 
     def likely(self, media: MediaTokens) -> int:
         """The likely number of input tokens."""
@@ -46,7 +48,7 @@ class Extent:
 
     def bound(self, media: MediaTokens) -> int | None:
         """A number of input tokens that is not exceeded, or ``None`` where that cannot be told."""
-        if self.others and media.other[1] is None:
+        if self.unseen or (self.others and media.other[1] is None):
             return None
         others = self.others * (media.other[1] or 0)
         return self.bytes + FRAMING_PER_NODE * self.nodes + FRAMING + self.images * media.image[1] + others
@@ -57,7 +59,9 @@ OTHER_TYPES: Final = frozenset(("input_audio", "file", "input_file", "document",
 
 
 def measure(*parts: Any) -> Extent:
-    """Walk through JSON-like values and add up their text. Iterators are left alone: they are the program's."""
+    """Walk through JSON-like values and add up their text. SDK objects, such as the content of an earlier answer,
+    are walked as the JSON that they become. Iterators are left alone, they are the program's: with one of them
+    there is no bound."""
     extent = Extent()
     stack: list[Any] = list(parts)
     while stack:
@@ -65,7 +69,7 @@ def measure(*parts: Any) -> Extent:
         if isinstance(value, str):
             extent.characters += len(value)
             extent.bytes += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-        elif isinstance(value, dict):
+        elif isinstance(value, Mapping):
             extent.nodes += 1
             kind = value.get("type")
             if isinstance(kind, str):
@@ -82,6 +86,11 @@ def measure(*parts: Any) -> Extent:
         elif isinstance(value, list | tuple):
             extent.bytes += len(value)
             stack.extend(value)
+        elif value is not None and not isinstance(value, bool | int | float):
+            if hasattr(value, "model_dump"):
+                stack.append(vars(value) | (getattr(value, "__pydantic_extra__", None) or {}))
+            elif type(value).__name__ not in ("Omit", "NotGiven"):  # what an SDK has for a field that is not sent
+                extent.unseen = True
         elif value is not None:
             extent.bytes += 24  # a number or a literal
             extent.characters += 4

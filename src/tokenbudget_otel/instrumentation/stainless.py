@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tokenbudget_otel.budgets import BudgetExceeded
-from tokenbudget_otel.instrumentation import bodies
+from tokenbudget_otel.instrumentation import aws_frames, bodies
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.content import Content, capturing, record_content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
@@ -347,8 +347,11 @@ class StainlessDoor:
         self, opened: Opened, kind: str, decode: Callable[[bytes], bytes] | None
     ) -> StreamWatcher | None:
         endpoint = opened.endpoint
-        if "text/event-stream" not in kind or endpoint.stream is None:
+        framed = aws_frames.CONTENT_TYPE in kind
+        if endpoint.stream is None or not (framed or "text/event-stream" in kind):
             return None
+        if framed:
+            decode = aws_frames.unpacker(decode)
         form = endpoint.stream(opened.body, opened.peer.provider)
         if self.telemetry.capture and endpoint.content is not None:
             form = capturing(form, endpoint.content)
