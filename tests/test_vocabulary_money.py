@@ -65,7 +65,7 @@ BAD = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("value", BAD, ids=repr)
+@pytest.mark.parametrize("value", BAD, ids=lambda value: type(value).__name__)
 def test_what_is_no_amount(value: Any) -> None:
     with pytest.raises(ValueError, match="US dollars"):
         to_nano(value)
