@@ -57,7 +57,8 @@ def main() -> None:
         for name, case in CASES.items():
             taken[name].append(seconds(*case))
     floor = statistics.median(taken["import opentelemetry.sdk.trace"])
-    table = Table("step", "median ms", "min ms", "x SDK import", title=f"import and instrument, {RUNS} interpreters each")
+    title = f"import and instrument, {RUNS} interpreters each"
+    table = Table("step", "median ms", "min ms", "x SDK import", title=title)
     for name, values in taken.items():
         median = statistics.median(values)
         table.add_row(name, f"{median * 1e3:.1f}", f"{min(values) * 1e3:.1f}", f"{median / floor:.2f}")

@@ -8,11 +8,11 @@ before or after the exporter.
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-from tokenbudget_otel.processor import TokenBudgetSpanProcessor
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.instrumentation.anthropic import AnthropicInstrumentor
 from tokenbudget_otel.instrumentation.openai import OpenAIInstrumentor
+from tokenbudget_otel.processor import TokenBudgetSpanProcessor
 
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))

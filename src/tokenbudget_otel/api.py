@@ -102,7 +102,7 @@ def wrap(client: C, **options: Any) -> C:
     >>> unwrap(client) is client
     True
     """
-    if "_tokenbudget_door" in vars(client):
+    if "_tokenbudget_door" in getattr(client, "__dict__", ()):
         return client
     sdk = next((kind.__module__.partition(".")[0] for kind in type(client).__mro__ if _names_sdk(kind)), None)
     if sdk is None or not hasattr(client, "request"):

@@ -45,7 +45,8 @@ class Size:
             cannot be seen (a stored conversation, a file id): the context window bounds those.
         max_output_tokens: the limit that the request sets on its output, per choice.
         choices: how many answers are asked for.
-        extra: other units that will be billed (characters of a speech request, searches allowed …).
+        extra: other units that will be billed (characters of a speech request, searches allowed …), at most.
+        expected_extra: the same, likely, where that is another number.
         expected_output_tokens: where the kind of request tells it (none for embeddings), ``None`` otherwise.
         cache_write_ttl: the longest time to live of prompt-cache writes that the request asks for, ``"none"``
             where it surely writes nothing, ``None`` where that is not known.
@@ -57,6 +58,7 @@ class Size:
     max_output_tokens: int | None = None
     choices: int = 1
     extra: TokenUsage | None = None
+    expected_extra: TokenUsage | None = None
     expected_output_tokens: int | None = None
     cache_write_ttl: str | None = None
     text_only: bool = False
@@ -227,7 +229,9 @@ class Meter:
             typical = size.expected_output_tokens or int(self._typical.get((provider, model), FIRST_OUTPUT_GUESS))
             likely_out = min(most, typical) * size.choices
         likely_in = min(size.input_tokens, bound_in)
-        likely = (size.extra or TokenUsage()).replace(input_tokens=likely_in, output_tokens=likely_out)
+        likely = (size.expected_extra or size.extra or TokenUsage()).replace(
+            input_tokens=likely_in, output_tokens=likely_out
+        )
         return Estimate(
             expected=Amount(
                 self.prices.cost(provider, model, likely, at=at, tier=request.tier, batch=request.batch).nano_usd,

@@ -108,6 +108,9 @@ PARTS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 _CROSS_PARTS: Final = tuple(zip(CACHE_READ_MODALITIES, INPUT_MODALITIES, strict=True))
 """Cached tokens of a modality are also a part of the input of that modality."""
 
+MAX_COUNT: Final = 2**53
+"""Counts beyond it are no counts: ledgers and OTLP have 64 bits for one, and sums have to fit as well."""
+
 Count = int | float | Decimal
 
 
@@ -213,11 +216,13 @@ class TokenUsage:
         known = usage.__dict__
         for name, value in counts.items():
             if type(value) is int:
-                if value >= 0 and name in FIELDS:
+                if 0 <= value <= MAX_COUNT and name in FIELDS:
                     known[name] = value
             elif value is not None and name in FIELDS:
                 try:
-                    known[name] = _checked(name, value)
+                    count = _checked(name, value)
+                    if count <= MAX_COUNT:
+                        known[name] = count
                 except (TypeError, ValueError):
                     continue
         return usage if usage._agrees() else usage.certain()

@@ -61,8 +61,17 @@ MEDIA: Final = MediaTokens(image=(1_100, 50_000), other=(1_000, None))
 IMAGE_OUTPUT_TOKENS: Final = 16_384
 """Output tokens allowed for one generated image; gpt-image-1 in high quality, 1024 x 1536, makes 6,240."""
 
-REFUSES_STREAM_OPTIONS: Final = frozenset(("mistral_ai", "perplexity"))
-"""Providers that refuse ``stream_options`` and send the usage without being asked."""
+MAX_AUDIO_BYTES: Final = 25 * 1024 * 1024
+"""The largest upload that is transcribed (OpenAI, "Speech to text")."""
+
+LEAST_AUDIO_RATE: Final = 500
+"""Bytes of a second of audio, at least: 4 kbit/s, below which no codec for speech goes."""
+
+USUAL_AUDIO_RATE: Final = 16_000
+"""Bytes of a second of audio, usually: 128 kbit/s."""
+
+REFUSES_STREAM_OPTIONS: Final = frozenset(("mistral_ai", "openrouter", "perplexity"))
+"""Providers that send the usage without being asked; some of them refuse ``stream_options``."""
 
 
 # --- requests ----------------------------------------------------------------------------------------------------
@@ -137,9 +146,29 @@ def _image_size(body: Body, options: Any) -> Size:
     )
 
 
-def _transcription_size(_body: Body, _options: Any) -> Size:
-    # The length of the audio is not known before it is decoded: the context window bounds it.
-    return Size(1_000, None, expected_output_tokens=200)
+def _transcription_size(_body: Body, options: Any) -> Size:
+    # The length of the audio is not known before it is decoded: the context window bounds its tokens, and the size
+    # of the upload its seconds.
+    size = _uploaded(options.files)
+    return Size(
+        1_000,
+        None,
+        expected_output_tokens=200,
+        extra=TokenUsage(input_audio_seconds=(MAX_AUDIO_BYTES if size is None else size) // LEAST_AUDIO_RATE + 1),
+        expected_extra=TokenUsage(input_audio_seconds=(0 if size is None else size) // USUAL_AUDIO_RATE + 1),
+    )
+
+
+def _uploaded(files: Any) -> int | None:
+    """Bytes of the audio that is uploaded, or ``None`` where that cannot be told without reading it."""
+    total = 0
+    for _, part in files.items() if isinstance(files, Mapping) else files or ():
+        if isinstance(part, tuple) and len(part) > 1:
+            part = part[1]  # (file name, content, type …)
+        if not isinstance(part, bytes | bytearray):
+            return None
+        total += len(part)
+    return total or None
 
 
 def _speech_size(body: Body, _options: Any) -> Size:
@@ -353,10 +382,13 @@ class OpenAIDoor(StainlessDoor):
         if not any(name.lower() == "accept-encoding" for name in headers):
             # The chunk that we asked for can only be withheld from a body that is not compressed.
             headers = {**headers, "Accept-Encoding": "identity"}
-        opened.options = changed_options(
-            options,
-            json_data={**options.json_data, "stream_options": {**(asked or {}), "include_usage": True}},
-            headers=headers,
+        wanted = {"stream_options": {**(asked or {}), "include_usage": True}}
+        extra = options.extra_json
+        opened.options = (
+            # The SDK lets `extra_body` win over the body, field by field.
+            changed_options(options, extra_json={**extra, **wanted}, headers=headers)
+            if isinstance(extra, Mapping) and "stream_options" in extra
+            else changed_options(options, json_data={**options.json_data, **wanted}, headers=headers)
         )
         opened.asked_usage = True
         opened.base_url = str(client.base_url)
@@ -377,8 +409,11 @@ class OpenAIDoor(StainlessDoor):
             book = self._background.booking(opened.peer.provider, facts)
             opened.call.finish(outcome, facts, error, billed=book is not None, book=book)
             return
-        if facts.unfinished and facts.id is not None:
-            self._background.remember(facts.id, opened.call.ticket)
+        if facts.id is not None and facts.background:
+            if facts.unfinished:
+                self._background.remember(facts.id, opened.call.ticket)
+            else:  # a stream that was followed to its end: charged here, whoever retrieves it later
+                self._background.booked(facts.id)
         super().finish(opened, outcome, facts, error)
 
 

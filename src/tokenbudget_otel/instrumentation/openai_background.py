@@ -34,6 +34,16 @@ class BackgroundResponses:
             while len(self._open) > MAX_REMEMBERED:
                 self._open.popitem(last=False)
 
+    def booked(self, response_id: str) -> None:
+        """A response was charged where it was made."""
+        with self._lock:
+            self._book(response_id)
+
+    def _book(self, response_id: str) -> None:
+        self._booked[response_id] = None
+        while len(self._booked) > MAX_REMEMBERED:
+            self._booked.popitem(last=False)
+
     def booking(self, provider: str, facts: ResponseFacts) -> Callable[[Reading], Charge] | None:
         """How a retrieved response is to be booked; ``None`` where there is nothing (more) to book.
 
@@ -47,9 +57,7 @@ class BackgroundResponses:
             ticket = self._open.pop(facts.id, None)
             if ticket is None and (facts.id in self._booked or not facts.background or facts.usage is None):
                 return None
-            self._booked[facts.id] = None
-            while len(self._booked) > MAX_REMEMBERED:
-                self._booked.popitem(last=False)
+            self._book(facts.id)
         if ticket is not None:
             started = ticket
             return lambda reading: self._meter.settle(started, reading)

@@ -78,7 +78,9 @@ class ChunkReader:
         if usage is not None and (read := chat_usage(usage, self._provider)):
             facts.usage = read
             facts.reported_nano_usd = reported_cost(usage, self._provider)
-            self.usage_is_final = self.complete = True
+            # Some hosts send a running count on every chunk: it is final with the answer, or on a chunk of its own.
+            self.complete = self.complete or choices == []
+            self.usage_is_final = self.complete
             return self._hide_usage and choices == []
         return False
 

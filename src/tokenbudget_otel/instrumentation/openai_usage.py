@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.facts import get
+from tokenbudget_otel.instrumentation.facts import get, text
 from tokenbudget_otel.money import to_nano
 from tokenbudget_otel.usage import TokenUsage
 
@@ -34,32 +34,39 @@ def chat_usage(usage: Any, provider: str) -> TokenUsage | None:
     reasoning = _first(get(completion, "reasoning_tokens"), get(usage, "reasoning_tokens"))
     citations = get(usage, "citation_tokens")
     if provider in REASONING_OUTSIDE and isinstance(output, int):
-        output += _outside(usage, reasoning) + (citations if isinstance(citations, int) else 0)
-    return TokenUsage.reading(
-        {
-            "input_tokens": get(usage, "prompt_tokens"),
-            "output_tokens": output,
-            # DeepSeek has a name of its own for what everybody else calls cached tokens.
-            "cache_read_tokens": _first(get(prompt, "cached_tokens"), get(usage, "prompt_cache_hit_tokens")),
-            "cache_write_tokens": get(prompt, "cache_write_tokens"),
-            "reasoning_tokens": reasoning,
-            "citation_tokens": citations if provider in REASONING_OUTSIDE else None,
-            "rejected_prediction_tokens": get(completion, "rejected_prediction_tokens"),
-            "input_text_tokens": get(prompt, "text_tokens"),
-            "input_audio_tokens": get(prompt, "audio_tokens"),
-            "input_image_tokens": get(prompt, "image_tokens"),
-            "output_text_tokens": get(completion, "text_tokens"),
-            "output_audio_tokens": get(completion, "audio_tokens"),
-            "web_searches": get(usage, "num_search_queries"),
-        }
+        output += _outside(usage, reasoning, provider) + (citations if isinstance(citations, int) else 0)
+    return (
+        TokenUsage.reading(
+            {
+                "input_tokens": get(usage, "prompt_tokens"),
+                "output_tokens": output,
+                # DeepSeek and Mistral have names of their own for what everybody else calls cached tokens.
+                "cache_read_tokens": _first(
+                    get(prompt, "cached_tokens"), get(usage, "prompt_cache_hit_tokens"), get(usage, "num_cached_tokens")
+                ),
+                "cache_write_tokens": get(prompt, "cache_write_tokens"),
+                "reasoning_tokens": reasoning,
+                "citation_tokens": citations if provider in REASONING_OUTSIDE else None,
+                "rejected_prediction_tokens": get(completion, "rejected_prediction_tokens"),
+                "input_text_tokens": get(prompt, "text_tokens"),
+                "input_audio_tokens": get(prompt, "audio_tokens"),
+                "input_image_tokens": get(prompt, "image_tokens"),
+                "output_text_tokens": get(completion, "text_tokens"),
+                "output_audio_tokens": get(completion, "audio_tokens"),
+                "web_searches": get(usage, "num_search_queries"),
+            }
+        )
+        or None
     )
 
 
-def _outside(usage: Any, reasoning: Any) -> int:
-    """Reasoning tokens that ``completion_tokens`` leaves out; a total that is too small for them says that it
-    includes them after all."""
+def _outside(usage: Any, reasoning: Any, provider: str) -> int:
+    """Reasoning tokens that ``completion_tokens`` leaves out. With xAI, a total that is too small for them says
+    that it includes them after all; Perplexity leaves them out of the total as well."""
     if not isinstance(reasoning, int):
         return 0
+    if provider == "perplexity":
+        return reasoning
     prompt, completion, total = (get(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
     if isinstance(total, int) and isinstance(prompt, int) and total < prompt + completion + reasoning:
         return 0
@@ -84,9 +91,9 @@ def response_usage(response: Any) -> TokenUsage | None:
     }
     output = get(response, "output")
     for item in output if isinstance(output, list) else ():
-        if (unit := SERVER_TOOLS.get(get(item, "type") or "")) is not None:
+        if (unit := SERVER_TOOLS.get(text(get(item, "type")) or "")) is not None:
             counts[unit] = counts.get(unit, 0) + 1
-    return TokenUsage.reading(counts)
+    return TokenUsage.reading(counts) or None
 
 
 def image_usage(data: Any) -> TokenUsage | None:
@@ -98,17 +105,20 @@ def image_usage(data: Any) -> TokenUsage | None:
         return TokenUsage.reading({"output_images": count}) if count else None
     incoming, outgoing = get(usage, "input_tokens_details"), get(usage, "output_tokens_details")
     output = get(usage, "output_tokens")
-    return TokenUsage.reading(
-        {
-            "input_tokens": get(usage, "input_tokens"),
-            "output_tokens": output,
-            "input_text_tokens": get(incoming, "text_tokens"),
-            "input_image_tokens": get(incoming, "image_tokens"),
-            "cache_read_tokens": get(incoming, "cached_tokens"),
-            "output_text_tokens": get(outgoing, "text_tokens"),
-            # Without a split, what an image model writes is an image.
-            "output_image_tokens": get(outgoing, "image_tokens") if outgoing is not None else output,
-        }
+    return (
+        TokenUsage.reading(
+            {
+                "input_tokens": get(usage, "input_tokens"),
+                "output_tokens": output,
+                "input_text_tokens": get(incoming, "text_tokens"),
+                "input_image_tokens": get(incoming, "image_tokens"),
+                "cache_read_tokens": get(incoming, "cached_tokens"),
+                "output_text_tokens": get(outgoing, "text_tokens"),
+                # Without a split, what an image model writes is an image.
+                "output_image_tokens": get(outgoing, "image_tokens") if outgoing is not None else output,
+            }
+        )
+        or None
     )
 
 
@@ -122,13 +132,16 @@ def audio_usage(data: Any) -> TokenUsage | None:
     if get(usage, "type") == "duration":
         return TokenUsage.reading({"input_audio_seconds": _number(get(usage, "seconds"))})
     details = _first(get(usage, "input_token_details"), get(usage, "input_tokens_details"))
-    return TokenUsage.reading(
-        {
-            "input_tokens": get(usage, "input_tokens"),
-            "output_tokens": get(usage, "output_tokens"),
-            "input_audio_tokens": get(details, "audio_tokens"),
-            "input_text_tokens": get(details, "text_tokens"),
-        }
+    return (
+        TokenUsage.reading(
+            {
+                "input_tokens": get(usage, "input_tokens"),
+                "output_tokens": get(usage, "output_tokens"),
+                "input_audio_tokens": get(details, "audio_tokens"),
+                "input_text_tokens": get(details, "text_tokens"),
+            }
+        )
+        or None
     )
 
 
@@ -155,7 +168,8 @@ def _dollars(value: Any) -> Decimal | None:
         amount = Decimal(str(value))
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    # The upper bound also spares us integers with a million digits.
+    return amount if amount.is_finite() and 0 <= amount <= 10**9 else None
 
 
 def _number(value: Any) -> Any:

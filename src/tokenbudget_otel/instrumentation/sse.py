@@ -28,7 +28,7 @@ class EventScanner:
         text: finds the pieces of output text in raw events; its group 1 is the text as it stands in JSON.
         on_event: see :data:`OnEvent`.
         withhold: whether events may be withheld. Only then is an event held back until it is complete.
-        strip: bytes to leave out of every event, because our change to the request brought them in.
+        strip: finds what to leave out of every event, because our change to the request brought them in.
     """
 
     __slots__ = ("_carry", "_first", "_marks", "_on_event", "_pending", "_size", "_strip", "_text", "_text_bytes",
@@ -41,7 +41,7 @@ class EventScanner:
         on_event: OnEvent,
         *,
         withhold: bool = False,
-        strip: bytes = b"",
+        strip: re.Pattern[bytes] | None = None,
     ) -> None:
         self._marks = marks.search
         self._text = text
@@ -58,8 +58,8 @@ class EventScanner:
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; give what the program is to see of it."""
         if not self._carry and not self._first and data.endswith((b"\n\n", b"\r\n\r\n")):
-            if self._strip:
-                data = data.replace(self._strip, b"")
+            if self._strip is not None and b'"usage"' in data:
+                data = self._strip.sub(b"", data)
             if not self._marks(data):
                 self._keep(data)
                 return data
@@ -79,8 +79,8 @@ class EventScanner:
         for boundary in _BOUNDARY.finditer(buffer):
             event = buffer[start : boundary.end()]
             start = boundary.end()
-            if self._strip:
-                event = event.replace(self._strip, b"")
+            if self._strip is not None and b'"usage"' in event:
+                event = self._strip.sub(b"", event)
             if not self._event(event):
                 shown.append(event)
         self._carry = buffer[start:]

@@ -13,8 +13,10 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import sys
 import weakref
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
@@ -46,7 +48,9 @@ UNSENT_ERRORS: Final = frozenset(
 """Errors of the HTTP library that happen before a byte of the request is sent."""
 
 
-_IS_DOOR: Final = "_tokenbudget_door"
+_under_way: Final[ContextVar[Any]] = ContextVar("tokenbudget_call_under_way", default=None)
+"""The call that a door has let in and the SDK is at work on. A second door behind the first (before the class of a
+wrapped client, whatever stands between) lets it pass, and the SDK's retries are noted on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,18 @@ class Peer:
 class Opened:
     """A call that is under way, and what its end needs to know."""
 
-    __slots__ = ("asked_usage", "base_url", "body", "call", "endpoint", "options", "peer", "plain_options")
+    __slots__ = (
+        "answer",
+        "asked_usage",
+        "base_url",
+        "billed_before",
+        "body",
+        "call",
+        "endpoint",
+        "options",
+        "peer",
+        "plain_options",
+    )
 
     def __init__(self, call: LlmCall, endpoint: Endpoint, body: Body, peer: Peer, options: Any) -> None:
         self.call = call
@@ -97,7 +112,18 @@ class Opened:
         self.peer = peer
         self.options = self.plain_options = options
         self.asked_usage = False
+        self.answer: Any = None
+        self.billed_before = False
         self.base_url = ""
+        if callable(parser := getattr(options, "post_parser", None)):
+            # A helper's parser may raise on an answer that has been billed: keep what it was given.
+            self.options = self.plain_options = changed_options(
+                options, post_parser=functools.partial(self._parse, parser)
+            )
+
+    def _parse(self, parser: Callable[[Any], Any], answer: Any) -> Any:
+        self.answer = answer
+        return parser(answer)
 
 
 class StainlessDoor:
@@ -111,7 +137,9 @@ class StainlessDoor:
     def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
         self.telemetry = telemetry
         self.meter = meter
-        self._hooked: list[tuple[weakref.ref[Any], str, Any, Any]] = []
+        # Weakly, both: the hook of a client holds the client.
+        self._hooked: list[tuple[weakref.ref[Any], str, Any, weakref.ref[Any]]] = []
+        self._open = True
 
     # --- what a subclass provides ------------------------------------------------------------------------------
 
@@ -161,14 +189,16 @@ class StainlessDoor:
         original = vars(owner)["request"]
         make = self._async_request if is_async else self._sync_request
         self._put(owner, make(original))
+        if (retry := vars(owner).get("_sleep_for_retry")) is not None:
+            self._put(owner, _noting_attempts(retry), "_sleep_for_retry")
 
     def wrap(self, client: Any) -> None:
         """Put the door before ``request`` of one client, and of the copies that it makes of itself."""
         original = type(client).request
-        # Past a door before its class, which would count the call again.
-        original = getattr(original, "__wrapped__", original) if hasattr(original, _IS_DOOR) else original
         make = self._async_request if inspect.iscoroutinefunction(original) else self._sync_request
         self._put(client, functools.partial(make(original), client))
+        if (retry := getattr(type(client), "_sleep_for_retry", None)) is not None:
+            self._put(client, functools.partial(_noting_attempts(retry), client), "_sleep_for_retry")
         for name in ("copy", "with_options"):
             if hasattr(client, name):
                 self._put(client, self._wrapping_copy(getattr(client, name)), name)
@@ -183,14 +213,17 @@ class StainlessDoor:
         return wrapper
 
     def _put(self, owner: Any, replacement: Any, name: str = "request") -> None:
-        self._hooked.append((weakref.ref(owner), name, vars(owner).get(name), replacement))
+        self._hooked = [hook for hook in self._hooked if hook[0]() is not None]
+        self._hooked.append((weakref.ref(owner), name, vars(owner).get(name), weakref.ref(replacement)))
         setattr(owner, name, replacement)
 
     def unhook(self) -> None:
-        """Restore what was there, except where somebody else has since put a hook of their own on top."""
+        """Restore what was there. Where somebody else has since put a hook of their own on top, the door cannot be
+        taken out from under it: it stays, and lets everything through."""
+        self._open = False
         for reference, name, previous, replacement in reversed(self._hooked):
             owner = reference()
-            if owner is None or vars(owner).get(name) is not replacement:
+            if owner is None or vars(owner).get(name) is not replacement():
                 continue
             if previous is None:
                 delattr(owner, name)
@@ -207,6 +240,7 @@ class StainlessDoor:
             if opened is None:
                 return original(self, cast_to, options, *args, **kwargs)
             while True:
+                token = _under_way.set(opened)
                 try:
                     with opened.call:
                         result = original(self, cast_to, opened.options, *args, **kwargs)
@@ -214,10 +248,11 @@ class StainlessDoor:
                     if door.failed(opened, error):
                         raise
                     continue
+                finally:
+                    _under_way.reset(token)
                 door.returned(opened, result)
                 return result
 
-        setattr(request, _IS_DOOR, True)
         return request
 
     def _async_request(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -229,6 +264,7 @@ class StainlessDoor:
             if opened is None:
                 return await original(self, cast_to, options, *args, **kwargs)
             while True:
+                token = _under_way.set(opened)
                 try:
                     with opened.call:
                         result = await original(self, cast_to, opened.options, *args, **kwargs)
@@ -236,10 +272,11 @@ class StainlessDoor:
                     if door.failed(opened, error):
                         raise
                     continue
+                finally:
+                    _under_way.reset(token)
                 door.returned(opened, result)
                 return result
 
-        setattr(request, _IS_DOOR, True)
         return request
 
     # --- one call ----------------------------------------------------------------------------------------------
@@ -250,6 +287,8 @@ class StainlessDoor:
         Raises:
             BudgetExceeded: when a budget refuses it; nothing else.
         """
+        if not self._open or getattr(_under_way.get(), "options", None) is options:
+            return None
         try:
             endpoint = self.endpoint(options.method, options.url)
             if endpoint is None:
@@ -280,7 +319,7 @@ class StainlessDoor:
         try:
             self.prepare(opened, client, stream=bool(kwargs.get("stream")))
         except Exception as error:
-            opened.options = options
+            opened.options = opened.plain_options
             log_once("prepare a request", error)
         return opened
 
@@ -292,11 +331,15 @@ class StainlessDoor:
                 opened.asked_usage = False
                 return False
             cancelled = not isinstance(error, Exception)
+            if opened.answer is not None:
+                self.finish(opened, "failed", self._facts(opened, opened.answer), None if cancelled else error)
+                return True
             opened.call.finish(
                 "cancelled" if cancelled else "failed",
                 ResponseFacts(estimated=True),
                 None if cancelled else error,
-                billed=not provably_unbilled(error),
+                # Looking costs nothing, so a look that fails has not cost anything either.
+                billed=opened.endpoint.billed and (opened.billed_before or not provably_unbilled(error)),
             )
         except Exception as problem:
             log_once("end a failed call", problem)
@@ -331,7 +374,9 @@ class StainlessDoor:
     def _read_body(self, opened: Opened, response: Any) -> None:
         kind = _content_type(response)
         if (watcher := self._stream_watcher(opened, kind, None)) is not None:
-            watcher.whole(response.content)
+            shown = watcher.whole(response.content)
+            if opened.asked_usage and shown != response.content:
+                response._content = shown  # a transport of the program's own has read it already
             return
         if opened.endpoint.binary is not None and "json" not in kind:
             facts = opened.endpoint.binary(opened.body)
@@ -367,6 +412,25 @@ class StainlessDoor:
         bodies.watch(response, watcher or JsonWatcher(functools.partial(self._facts, opened), finish, decode))
 
 
+def _noting_attempts(retry: Callable[..., Any]) -> Callable[..., Any]:
+    """The SDK's pause before another attempt, made to note whether the attempt that failed may have been billed."""
+
+    @functools.wraps(retry)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        opened = _under_way.get()
+        if opened is not None:
+            response = kwargs.get("response")
+            failed = sys.exc_info()[1]
+            opened.billed_before = opened.billed_before or not (
+                response.status_code in UNBILLED_STATUS
+                if response is not None
+                else type(failed).__name__ in UNSENT_ERRORS
+            )
+        return retry(self, *args, **kwargs)
+
+    return wrapper
+
+
 def provably_unbilled(error: BaseException) -> bool:
     """Whether ``error`` proves that the provider did not do the work: see :data:`UNBILLED_STATUS`."""
     status = getattr(error, "status_code", None)
@@ -377,7 +441,20 @@ def provably_unbilled(error: BaseException) -> bool:
         return True
     # An error that neither the SDK's connection layer nor a cancellation raised came before the request was
     # sent: a bad argument, a body that cannot be encoded.
-    return isinstance(error, TypeError | ValueError | BudgetExceeded)
+    return isinstance(error, TypeError | ValueError | BudgetExceeded) and not _sent(error)
+
+
+_SENDING: Final = frozenset(("_send_request", "send", "_process_response"))
+
+
+def _sent(error: BaseException) -> bool:
+    """Whether ``error`` came out of sending the request, or of reading its answer (JSON that is broken)."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name in _SENDING:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def changed_options(options: Any, **fields: Any) -> Any:

@@ -22,6 +22,9 @@ MAX_JSON_BYTES: Final = 32 * 1024 * 1024
 EVERY_EVENT: Final = re.compile(rb"data:")
 
 
+NULL_USAGE: Final = re.compile(rb',\s*"usage":\s*null')
+"""What servers write into every other chunk when usage was asked for; those in Python with a space."""
+
 BROKEN_CONNECTION: Final = frozenset(("RemoteProtocolError", "ReadError"))
 """Errors of httpx and httpx2 when a connection ends in the middle of a body."""
 
@@ -86,12 +89,20 @@ class StreamWatcher:
         self._scanner: EventScanner | None = EventScanner(
             form.marks,
             form.text,
-            self._reader.event,
+            self._event,
             withhold=self._hide,
-            strip=b',"usage":null' if self._hide else b"",
+            strip=NULL_USAGE if self._hide else None,
         )
         self._tokens: Callable[[], int] = self._scanner.text_tokens
         self._carried = self._scanner.finish
+
+    def _event(self, data: bytes) -> bool:
+        """An event that cannot be read is the program's to see, and the rest is followed all the same."""
+        try:
+            return self._reader.event(data)
+        except Exception as error:
+            log_once("read a streamed response", error)
+            return False
 
     def chunk(self, data: bytes) -> bytes:
         scanner = self._scanner
@@ -108,12 +119,11 @@ class StreamWatcher:
             log_once("read a streamed response", error)
             return data
 
-    def whole(self, body: bytes) -> None:
-        """Take a body that was read before it could be followed, and end the call."""
-        if self._scanner is not None:
-            self._scanner.feed(body)
-            self._scanner.finish()
+    def whole(self, body: bytes) -> bytes:
+        """Take a body that was read before it could be followed, and end the call; what is to be seen of it."""
+        shown = self.chunk(body) + self.rest()
         self.ended("read")
+        return shown
 
     def rest(self) -> bytes:
         rest = self._carried() if self._scanner is not None else b""
