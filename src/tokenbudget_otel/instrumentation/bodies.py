@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tokenbudget_otel.instrumentation import deferred
 from tokenbudget_otel.instrumentation.guard import log_once
@@ -37,12 +37,22 @@ def watch(response: Any, watcher: Watcher) -> None:
     deferred.start()
 
 
+_held: Final[set[Any]] = set()
+"""Iterators over the bodies that are being read, kept from the garbage collector.
+
+A stream of the SDK that is dropped half-read is found by the collector, and with it the HTTP library's generator. Its
+finaliser takes the lock of the connection pool, on whatever thread the collector happens to run, perhaps one that holds
+the lock: the program hangs, with or without us (seen with httpx 0.28). Held here, that generator is never the
+collector's to end. Ours is, and it has the worker close what lies below."""
+
+
 class _Body:
     """The byte stream, sync and async; mixed with the byte stream classes of the HTTP library at hand."""
 
     def __init__(self, stream: Any, watcher: Watcher) -> None:
         self._stream = stream
         self._watcher = watcher
+        self._iterator: Any = None
 
     def __getattr__(self, name: str) -> Any:
         # Whatever else the wrapped stream offers (the anthropic SDK keeps an observer there).
@@ -50,8 +60,10 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         watcher = self._watcher
+        self._iterator = iterator = iter(self._stream)
+        _held.add(iterator)
         try:
-            for data in self._stream:
+            for data in iterator:
                 if shown := _shown(watcher, data):
                     yield shown
             if rest := _rest(watcher):
@@ -59,15 +71,24 @@ class _Body:
         except GeneratorExit:
             raise  # the reader let go; close() or the finaliser follows and knows more
         except BaseException as error:
+            _held.discard(iterator)
             _end(watcher, "failed", error)
             raise
+        _held.discard(iterator)
         _end(watcher, "read")
 
     def close(self) -> None:
+        if deferred.in_collector():
+            deferred.defer(lambda: self._close("abandoned"))
+        else:
+            self._close("closed")
+
+    def _close(self, how: str) -> None:
         try:
             self._stream.close()
         finally:
-            _end(self._watcher, "closed")
+            _held.discard(self._iterator)
+            _end(self._watcher, how)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watcher = self._watcher
@@ -95,7 +116,9 @@ class _Body:
 
     def __del__(self) -> None:
         watcher = self.__dict__.get("_watcher")
-        if watcher is not None and not watcher.done:
+        if self.__dict__.get("_iterator") in _held:
+            deferred.defer(lambda: self._close("abandoned"))
+        elif watcher is not None and not watcher.done:
             deferred.defer(lambda: watcher.ended("abandoned"))
 
 
