@@ -14,6 +14,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from tokenbudget_otel.instrumentation.guard import log_once
 
@@ -23,6 +24,10 @@ _queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
 _worker: threading.Thread | None = None
 _start_lock = threading.Lock()
 _collecting: int | None = None
+_deferred = False
+
+DRAIN_TIMEOUT_S: Final = 5.0
+"""How long :func:`drain` waits for the worker before it helps."""
 
 
 def start() -> None:
@@ -45,17 +50,28 @@ def in_collector() -> bool:
 
 def defer(job: _Job) -> None:
     """Have ``job`` run soon on the worker. Safe in a finaliser."""
+    global _deferred
     _queue.put(job)
+    _deferred = True
 
 
 def drain() -> None:
-    """Run what is queued, on this thread: before totals are read, and when the interpreter ends."""
-    while True:
+    """Wait until what was deferred is done: before totals are read, and when the interpreter ends."""
+    global _deferred
+    if not _deferred or threading.current_thread() is _worker:
+        return
+    _deferred = False
+    if _worker is not None and _worker.is_alive():
+        # Jobs run in order: when this one has, those before it are done, also the one that the worker is at.
+        reached = threading.Event()
+        _queue.put(reached.set)
+        if reached.wait(DRAIN_TIMEOUT_S):
+            return
+    while not _queue.empty():
         try:
-            job = _queue.get_nowait()
+            _run(_queue.get_nowait())
         except queue.Empty:
             return
-        _run(job)
 
 
 def _work() -> None:
@@ -77,8 +93,8 @@ def _watch_collector(phase: str, _info: dict[str, int]) -> None:
 
 def _after_fork() -> None:
     # The thread stayed with the parent, and so did the calls that were queued there.
-    global _queue, _worker, _start_lock, _collecting
-    _queue, _worker, _start_lock, _collecting = queue.SimpleQueue(), None, threading.Lock(), None
+    global _queue, _worker, _start_lock, _collecting, _deferred
+    _queue, _worker, _start_lock, _collecting, _deferred = queue.SimpleQueue(), None, threading.Lock(), None, False
 
 
 atexit.register(drain)

@@ -71,7 +71,8 @@ async def test_the_sdks_own_error_and_a_span_that_names_it(
     sim.default = Behaviour(status=status, error_message="as the provider says")
     with pytest.raises(anthropic.APIStatusError) as caught:
         await create(client)
-    assert isinstance(caught.value, STATUSES[status])
+    # Version 1 has a class of its own for 529 that is no InternalServerError.
+    assert isinstance(caught.value, STATUSES[status]) or (status == 529 and "Overloaded" in type(caught.value).__name__)
     assert caught.value.status_code == status
     assert caught.value.__cause__ is None or not isinstance(caught.value.__cause__, tb.BudgetExceeded)
     span = instrumented.span()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import inspect
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,15 @@ from openai._base_client import AsyncAPIClient, SyncAPIClient
 from opentelemetry.trace import SpanKind, StatusCode
 
 import tokenbudget_otel as tb
+
+VERSION = int(openai.__version__.split(".")[0])
+"""The SDK's major version. Version 2 works with httpx, later ones with httpx2."""
+
+http = importlib.import_module("httpx2" if VERSION >= 3 else "httpx")
+
+BROKEN_STREAM = openai.APIConnectionError if VERSION >= 3 else http.RemoteProtocolError
+STALLED_STREAM = openai.APITimeoutError if VERSION >= 3 else http.ReadTimeout
+"""What the program gets when a stream breaks or stalls: version 2 lets the HTTP library's own errors through."""
 
 MODES = ("sync", "async")
 MODEL = "gpt-4o"

@@ -13,6 +13,7 @@ from openai_harness import (
     MESSAGES,
     ORIGINALS,
     OWNERS,
+    VERSION,
     bare,
     chat_tokens,
     entered,
@@ -70,7 +71,11 @@ async def test_generators_arrive_whole(way, budgeted, client, sim, instrumented,
     if budgeted:
         # A budget measures the request: it must not do so by using it up.
         meter.enforcer.add(tb.Budget(limit_usd=10, name="b", mode="worst_case"))
-    await way(client, messages=generated(MANY), tools=generated(TOOLS))
+    if VERSION < 3 and way is chat_parse:
+        tools: Any = TOOLS  # `parse` of version 2 reads a generator of tools for itself before it sends them
+    else:
+        tools = generated(TOOLS)
+    await way(client, messages=generated(MANY), tools=tools)
     sent = sim.requests[0].json
     assert sent["messages"] == MANY
     assert [tool["function"]["name"] for tool in sent["tools"]] == ["now", "later"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import pytest
-from openai_harness import MESSAGES, bare, chat_tokens, entered, got, one_call, read, response_tokens, seen
+from openai_harness import MESSAGES, bare, chat_tokens, entered, got, http, one_call, read, response_tokens, seen
 
 from tokenbudget_otel.simulator import Behaviour
 
@@ -180,8 +179,8 @@ async def test_raw_embeddings(client, sim, instrumented, meter):
 async def test_the_http_response_itself(client, sim, instrumented, meter):
     sim.then(BEHAVIOUR)
     response = await got(
-        client.post("/chat/completions", cast_to=httpx2.Response, body={"model": "gpt-4o", "messages": MESSAGES})
+        client.post("/chat/completions", cast_to=http.Response, body={"model": "gpt-4o", "messages": MESSAGES})
     )
-    assert type(response) is httpx2.Response
+    assert type(response) is http.Response
     assert response.json()["usage"]["prompt_tokens"] == 300
     one_call(instrumented, meter, usage=chat_tokens(sim.billed[0].usage))
