@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from openai_harness import MESSAGES, bare, chat_tokens, got, one_call, read, seen
+from openai_harness import BROKEN_STREAM, MESSAGES, bare, chat_tokens, got, one_call, read, seen
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.instrumentation import hosts
