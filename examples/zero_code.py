@@ -1,7 +1,7 @@
 """A program that knows nothing of tokenbudget-otel.
 
-    opentelemetry-instrument --traces_exporter console python examples/zero_code.py
-    tokenbudget run -- python examples/zero_code.py
+opentelemetry-instrument --traces_exporter console python examples/zero_code.py
+tokenbudget run -- python examples/zero_code.py
 """
 
 import anthropic

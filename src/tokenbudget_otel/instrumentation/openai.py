@@ -16,6 +16,7 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.guard import logger
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
@@ -69,6 +70,11 @@ LEAST_AUDIO_RATE: Final = 500
 
 USUAL_AUDIO_RATE: Final = 16_000
 """Bytes of a second of audio, usually: 128 kbit/s."""
+
+STREAM_USAGE: Final = "TOKENBUDGET_STREAM_USAGE"
+
+_SWITCH: Final = {"": True, "true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False,
+                  "no": False}  # fmt: skip
 
 REFUSES_STREAM_OPTIONS: Final = frozenset(("mistral_ai", "openrouter", "perplexity"))
 """Providers that send the usage without being asked; some of them refuse ``stream_options``."""
@@ -433,5 +439,14 @@ class OpenAIInstrumentor(StainlessInstrumentor):
     clients = ("OpenAI", "AsyncOpenAI")
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:
-        asked = os.environ.get("TOKENBUDGET_STREAM_USAGE", "true").strip().lower() not in ("false", "0", "no", "off")
-        return OpenAIDoor(telemetry, meter, stream_usage=bool(options.get("stream_usage", asked)))
+        asked = options.get("stream_usage")
+        return OpenAIDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
+
+
+def _stream_usage() -> bool:
+    """What ``TOKENBUDGET_STREAM_USAGE`` says; true where it says nothing."""
+    said = os.environ.get(STREAM_USAGE, "").strip().lower()
+    if said not in _SWITCH:
+        logger.warning("%s is %r; it is one of %s. Streams are asked for their usage.", STREAM_USAGE, said,
+                       ", ".join(name for name in _SWITCH if name))  # fmt: skip
+    return _SWITCH.get(said, True)
