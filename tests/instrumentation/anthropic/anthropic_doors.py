@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import anthropic
 
 import tokenbudget_otel as tb
+from both_modes import each as each
+from both_modes import settled as settled
 from tokenbudget_otel import semconv
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.money import NANO_PER_USD
@@ -30,21 +31,6 @@ def client_of(sim: Simulator, asynchronous: bool = False, **options: Any) -> Any
     if "http_client" not in options:
         given["http_client"] = http(verify=False)  # reading the certificates takes longer than most tests
     return kind(**(given | options))
-
-
-async def settled(value: Any) -> Any:
-    """What a sync or an async method gave."""
-    return await value if inspect.isawaitable(value) else value
-
-
-async def each(stream: Any) -> AsyncIterator[Any]:
-    """The items of a sync or an async iterable."""
-    if hasattr(stream, "__aiter__"):
-        async for item in stream:
-            yield item
-    else:
-        for item in stream:
-            yield item
 
 
 class entered:  # noqa: N801 - reads as a keyword

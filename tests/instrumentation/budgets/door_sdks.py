@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,8 @@ import anthropic
 import openai
 
 import tokenbudget_otel as tb
+from both_modes import each as each
+from both_modes import settled as settled
 from tokenbudget_otel.instrumentation import deferred
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.money import to_nano
@@ -77,21 +78,6 @@ OPENAI = Sdk(
     openai.APIStatusError,
 )
 SDKS = (ANTHROPIC, OPENAI)
-
-
-async def settled(value: Any) -> Any:
-    """What a call gave, of a sync or an async client."""
-    return await value if inspect.isawaitable(value) else value
-
-
-async def each(stream: Any) -> AsyncIterator[Any]:
-    """The items of a sync or an async stream."""
-    if hasattr(stream, "__aiter__"):
-        async for item in stream:
-            yield item
-    else:
-        for item in stream:
-            yield item
 
 
 async def read_out(stream: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai_harness import MODES, got
+from openai_harness import MODES, settled
 
 from tokenbudget_otel.simulator import Simulator
 
@@ -63,7 +63,7 @@ async def clients(sim: Simulator) -> AsyncIterator[Clients]:
 
     yield make
     for client in made:
-        await got(client.close())
+        await settled(client.close())
 
 
 @pytest.fixture

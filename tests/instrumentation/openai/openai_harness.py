@@ -1,6 +1,6 @@
 """What the tests of the OpenAI door share: one way to drive sync and async clients, and what a call must leave behind.
 
-Scenarios are written once, as coroutines. ``got``, ``each`` and ``entered`` take whatever the sync or the async
+Scenarios are written once, as coroutines. ``settled``, ``each`` and ``entered`` take whatever the sync or the async
 client gives, so that a case never has a twin.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-import inspect
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +20,8 @@ from openai._base_client import AsyncAPIClient, SyncAPIClient
 from opentelemetry.trace import SpanKind, StatusCode
 
 import tokenbudget_otel as tb
+from both_modes import each as each
+from both_modes import settled as settled
 
 VERSION = int(openai.__version__.split(".")[0])
 """The SDK's major version. Version 2 works with httpx, later ones with httpx2."""
@@ -45,21 +46,6 @@ OWNERS = {"sync": SyncAPIClient, "async": AsyncAPIClient}
 
 def mode_of(client: Any) -> str:
     return "async" if isinstance(client, AsyncAPIClient) else "sync"
-
-
-async def got(value: Any) -> Any:
-    """The value, awaited if it has to be."""
-    return await value if inspect.isawaitable(value) else value
-
-
-async def each(source: Any) -> AsyncIterator[Any]:
-    """Everything in a sync or async iterable, to its end. To leave early, use :func:`some`."""
-    if hasattr(source, "__aiter__"):
-        async for item in source:
-            yield item
-    else:
-        for item in source:
-            yield item
 
 
 async def read(source: Any) -> list[Any]:
@@ -94,7 +80,7 @@ async def entered(manager: Any) -> AsyncIterator[Any]:
 
 @contextmanager
 def bare(client: Any) -> Iterator[Any]:
-    """The client as it is without instrumentation: what the program would have got from the SDK alone."""
+    """The client as it is without instrumentation: what the program would have settled from the SDK alone."""
     client.request = functools.partial(ORIGINALS[mode_of(client)], client)
     try:
         yield client

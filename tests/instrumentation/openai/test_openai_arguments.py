@@ -17,11 +17,11 @@ from openai_harness import (
     bare,
     chat_tokens,
     entered,
-    got,
     mode_of,
     one_call,
     outcome_of,
     read,
+    settled,
     stream_types,
 )
 
@@ -43,7 +43,7 @@ def generated(items: list[Any]) -> Any:
 
 
 async def chat(client: Any, **options: Any) -> Any:
-    return await got(client.chat.completions.create(model="gpt-4o", **{"messages": MESSAGES} | options))
+    return await settled(client.chat.completions.create(model="gpt-4o", **{"messages": MESSAGES} | options))
 
 
 async def chat_stream(client: Any, **options: Any) -> Any:
@@ -51,7 +51,7 @@ async def chat_stream(client: Any, **options: Any) -> Any:
 
 
 async def chat_parse(client: Any, **options: Any) -> Any:
-    return await got(client.chat.completions.parse(model="gpt-4o", **{"messages": MESSAGES} | options))
+    return await settled(client.chat.completions.parse(model="gpt-4o", **{"messages": MESSAGES} | options))
 
 
 async def chat_helper(client: Any, **options: Any) -> Any:
@@ -60,7 +60,7 @@ async def chat_helper(client: Any, **options: Any) -> Any:
 
 
 async def chat_raw(client: Any, **options: Any) -> Any:
-    return await got(
+    return await settled(
         client.chat.completions.with_raw_response.create(model="gpt-4o", **{"messages": MESSAGES} | options)
     )
 
@@ -83,7 +83,7 @@ async def test_generators_arrive_whole(way, budgeted, client, sim, instrumented,
 
 async def test_a_generator_as_input_of_embeddings(client, sim, instrumented):
     async def run() -> Any:
-        return await got(
+        return await settled(
             client.embeddings.create(model="text-embedding-3-small", input=generated(["a river", "a bridge"]))
         )
 
@@ -124,7 +124,7 @@ async def test_nothing_of_the_programs_is_changed(surface, streamed, mode, clien
         own.pop("stream_options", None)
     before = copy.deepcopy(own)
     resource = client.chat.completions if surface == "chat" else client.responses
-    result = await got(resource.create(model="gpt-4o", stream=streamed, **own))
+    result = await settled(resource.create(model="gpt-4o", stream=streamed, **own))
     if streamed:
         await read(result)
     assert own == before
@@ -141,7 +141,7 @@ async def test_options_given_to_post_are_not_changed(client, sim, instrumented, 
     body = {"model": "gpt-4o", "messages": MESSAGES, "stream": True}
     options = {"headers": {"x-mine": "1"}, "extra_json": {"seed": 5}}
     before = copy.deepcopy((body, options))
-    stream = await got(
+    stream = await settled(
         client.post(
             "/chat/completions",
             cast_to=openai.types.chat.ChatCompletionChunk,
@@ -223,7 +223,7 @@ async def test_positional_arguments_of_request(client, sim, instrumented, meter)
     options = FinalRequestOptions.construct(
         method="post", url="/chat/completions", json_data={"model": "gpt-4o", "messages": MESSAGES}
     )
-    made = await got(client.request(openai.types.chat.ChatCompletion, options))
+    made = await settled(client.request(openai.types.chat.ChatCompletion, options))
     assert isinstance(made, openai.types.chat.ChatCompletion)
     one_call(instrumented, meter, usage=chat_tokens(sim.billed[0].usage))
 
@@ -252,7 +252,7 @@ async def test_odd_arguments_are_between_the_program_and_the_sdk(case, client, s
     options = {"model": "gpt-4o", "messages": MESSAGES} | ODD[case]
 
     async def run() -> Any:
-        return await got(client.chat.completions.create(**options))
+        return await settled(client.chat.completions.create(**options))
 
     meter.enforcer.add(tb.Budget(limit_calls=100, name="b", mode="worst_case"))
     sim.default = Behaviour(text="Fine.")

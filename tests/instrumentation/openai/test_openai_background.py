@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai_harness import bare, each, got, mode_of, read, response_tokens, seen, some, until
+from openai_harness import bare, each, mode_of, read, response_tokens, seen, settled, some, until
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.simulator import Behaviour
@@ -30,7 +30,7 @@ def budget(meter: Any) -> Any:
 
 
 async def start(client: Any, **options: Any) -> Any:
-    return await got(client.responses.create(model="gpt-5", input="A long story.", background=True, **options))
+    return await settled(client.responses.create(model="gpt-5", input="A long story.", background=True, **options))
 
 
 def only_once(meter: Any, sim: Any) -> None:
@@ -53,7 +53,7 @@ async def test_charged_by_the_first_retrieval_that_finds_it_done(client, sim, in
 
     statuses = []
     for _ in range(6):
-        statuses.append((await got(client.responses.retrieve(started.id))).status)
+        statuses.append((await settled(client.responses.retrieve(started.id))).status)
     assert statuses == ["in_progress", "in_progress", *["completed"] * 4]
 
     only_once(meter, sim)
@@ -75,7 +75,7 @@ async def test_what_the_program_sees(client, sim, instrumented):
         sim.reset()
         sim.then(LONG)
         started = await start(client)
-        return seen([started] + [await got(client.responses.retrieve(started.id)) for _ in range(4)])
+        return seen([started] + [await settled(client.responses.retrieve(started.id)) for _ in range(4)])
 
     with bare(client):
         without = await run()
@@ -83,16 +83,16 @@ async def test_what_the_program_sees(client, sim, instrumented):
 
 
 async def test_foreground_responses_were_charged_when_they_were_made(client, sim, instrumented, meter):
-    made = await got(client.responses.create(model="gpt-5", input="A story."))
+    made = await settled(client.responses.create(model="gpt-5", input="A story."))
     for _ in range(2):
-        await got(client.responses.retrieve(made.id))
-    stream = await got(client.responses.retrieve(made.id, stream=True))
+        await settled(client.responses.retrieve(made.id))
+    stream = await settled(client.responses.retrieve(made.id, stream=True))
     await read(stream)
     only_once(meter, sim)
 
 
 async def retrieve_stream(client: Any, response_id: str) -> None:
-    await read(await got(client.responses.retrieve(response_id, stream=True)))
+    await read(await settled(client.responses.retrieve(response_id, stream=True)))
 
 
 async def retrieve_helper(client: Any, response_id: str) -> None:
@@ -106,7 +106,7 @@ async def retrieve_helper(client: Any, response_id: str) -> None:
 
 
 async def retrieve_raw(client: Any, response_id: str) -> None:
-    raw = await got(client.responses.with_raw_response.retrieve(response_id))
+    raw = await settled(client.responses.with_raw_response.retrieve(response_id))
     raw.parse()
 
 
@@ -125,7 +125,7 @@ async def test_streamed_in_the_background_and_read_out(client, sim, instrumented
     only_once(meter, sim)
     assert budget().reserved_usd == 0
     # Looked at again afterwards, as a page that is reloaded does: it has been charged.
-    await got(client.responses.retrieve(events[-1].response.id))
+    await settled(client.responses.retrieve(events[-1].response.id))
     only_once(meter, sim)
 
 
@@ -133,13 +133,13 @@ async def test_streamed_in_the_background_left_and_resumed(client, sim, instrume
     sim.then(Behaviour(text="one two three four five six", chunks=3, chunk_s=30))
     stream = await start(client, stream=True)
     (first,) = await some(stream, 1)
-    await got(stream.close())
+    await settled(stream.close())
     await until(instrumented.spans)
     assert budget().reserved_usd > 0
     response_id = first.response.id
-    async for _ in each(await got(client.responses.retrieve(response_id, stream=True, starting_after=1))):
+    async for _ in each(await settled(client.responses.retrieve(response_id, stream=True, starting_after=1))):
         pass
-    await got(client.responses.retrieve(response_id))
+    await settled(client.responses.retrieve(response_id))
     assert meter.totals.get().calls == 1
     assert meter.totals.get().usage == response_tokens(sim.billed[-1].whole)
     assert budget().reserved_usd == 0
@@ -148,11 +148,11 @@ async def test_streamed_in_the_background_left_and_resumed(client, sim, instrume
 async def test_a_retrieval_that_is_left_charges_nothing(client, sim, instrumented, meter):
     sim.then(LONG)
     started = await start(client)
-    stream = await got(client.responses.retrieve(started.id, stream=True))
-    await got(stream.close())
+    stream = await settled(client.responses.retrieve(started.id, stream=True))
+    await settled(stream.close())
     await until(lambda: len(instrumented.spans()) == 2)
     assert meter.totals.get().calls == 0
-    await got(client.responses.retrieve(started.id))
+    await settled(client.responses.retrieve(started.id))
     assert meter.totals.get().calls == 1
     assert meter.totals.get().usage == response_tokens(sim.billed[0].whole)
 
@@ -160,9 +160,9 @@ async def test_a_retrieval_that_is_left_charges_nothing(client, sim, instrumente
 async def test_cancelled(client, sim, instrumented, meter, budget):
     sim.then(LONG)
     started = await start(client)
-    cancelled = await got(client.responses.cancel(started.id))
+    cancelled = await settled(client.responses.cancel(started.id))
     assert cancelled.status == "cancelled"
-    await got(client.responses.retrieve(started.id))
+    await settled(client.responses.retrieve(started.id))
     totals = meter.totals.get()
     # What it had cost until then is not told: one call, marked as an estimate, and nothing stays reserved.
     assert totals.calls == totals.estimated_calls == 1
@@ -184,10 +184,10 @@ async def test_a_retrieval_that_fails_is_no_call(failure, client, sim, instrumen
     sim.then(LONG, behaviour)
     started = await start(client)
     with pytest.raises(error):
-        await got(client.responses.retrieve(started.id))
+        await settled(client.responses.retrieve(started.id))
     assert meter.totals.get().calls == 0
     assert budget().reserved_usd > 0
-    while (await got(client.responses.retrieve(started.id))).status != "completed":
+    while (await settled(client.responses.retrieve(started.id))).status != "completed":
         pass
     only_once(meter, sim)
 
@@ -198,7 +198,7 @@ async def test_started_elsewhere_and_retrieved_here(client, sim, instrumented, m
     with bare(client):
         started = await start(client)
     for _ in range(3):
-        await got(client.responses.retrieve(started.id))
+        await settled(client.responses.retrieve(started.id))
     only_once(meter, sim)
 
 
@@ -206,7 +206,7 @@ async def test_retrieving_is_not_refused_by_a_budget(client, sim, instrumented, 
     sim.then(LONG)
     started = await start(client)
     meter.enforcer.add(tb.Budget(limit_calls=0, name="none"))
-    assert (await got(client.responses.retrieve(started.id))).status == "in_progress"
+    assert (await settled(client.responses.retrieve(started.id))).status == "in_progress"
     with pytest.raises(tb.BudgetExceeded):
         await start(client)
 
@@ -214,7 +214,7 @@ async def test_retrieving_is_not_refused_by_a_budget(client, sim, instrumented, 
 async def test_a_background_response_that_fails(client, sim, instrumented, meter, budget):
     sim.then(Behaviour(outcome="failed", polls=1))
     started = await start(client)
-    assert (await got(client.responses.retrieve(started.id))).status == "failed"
+    assert (await settled(client.responses.retrieve(started.id))).status == "failed"
     assert budget().reserved_usd == 0
     fetch = instrumented.spans()[-1]
     assert fetch.attributes["gen_ai.response.status"] == "failed"

@@ -14,12 +14,12 @@ from openai_harness import (
     bare,
     chat_tokens,
     entered,
-    got,
     one_call,
     outcome_of,
     read,
     response_tokens,
     seen,
+    settled,
 )
 from opentelemetry.trace import StatusCode
 
@@ -41,7 +41,7 @@ def budget(meter: Any) -> Any:
 
 
 async def chat(client: Any, **options: Any) -> Any:
-    return await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, **options))
+    return await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, **options))
 
 
 async def chat_stream(client: Any, **options: Any) -> Any:
@@ -54,13 +54,13 @@ async def chat_helper(client: Any, **options: Any) -> Any:
 
 
 async def chat_raw(client: Any, **options: Any) -> Any:
-    return await got(client.chat.completions.with_raw_response.create(model="gpt-4o", messages=MESSAGES, **options))
+    return await settled(client.chat.completions.with_raw_response.create(model="gpt-4o", messages=MESSAGES, **options))
 
 
 async def chat_streaming_response(client: Any, **options: Any) -> Any:
     manager = client.chat.completions.with_streaming_response.create(model="gpt-4o", messages=MESSAGES, **options)
     async with entered(manager) as response:
-        return await got(response.parse())
+        return await settled(response.parse())
 
 
 WAYS = (chat, chat_stream, chat_helper, chat_raw, chat_streaming_response)
@@ -190,11 +190,11 @@ class Answer(pydantic.BaseModel):
 
 
 async def parse_chat(client: Any) -> Any:
-    return await got(client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer))
+    return await settled(client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer))
 
 
 async def parse_response(client: Any) -> Any:
-    return await got(client.responses.parse(model="gpt-4o", input="A story.", text_format=Answer))
+    return await settled(client.responses.parse(model="gpt-4o", input="A story.", text_format=Answer))
 
 
 RAISING = {

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from openai_harness import BROKEN_STREAM, MESSAGES, bare, chat_tokens, got, one_call, read, seen
+from openai_harness import BROKEN_STREAM, MESSAGES, bare, chat_tokens, one_call, read, seen, settled
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.instrumentation import hosts
@@ -87,7 +87,7 @@ CASES = (
 
 
 async def call(client: Any, case: HostCase, streamed: bool) -> Any:
-    result = await got(client.chat.completions.create(model=case.model, messages=MESSAGES, stream=streamed))
+    result = await settled(client.chat.completions.create(model=case.model, messages=MESSAGES, stream=streamed))
     return seen(await read(result) if streamed else result)
 
 
@@ -133,13 +133,13 @@ async def test_a_running_count_is_not_the_final_one(fault, outcome, mode, client
     client = clients(mode, sim.host_url("perplexity"))
     fields: dict[str, Any] = {fault: 2} if fault else {"chunk_s": 30}
     sim.then(Behaviour(text=TEXT, chunks=5, input_tokens=50, output_tokens=400, **fields))
-    stream = await got(client.chat.completions.create(model="sonar", messages=MESSAGES, stream=True))
+    stream = await settled(client.chat.completions.create(model="sonar", messages=MESSAGES, stream=True))
     try:
         if fault:
             await read(stream)
         else:
             await (stream.__anext__() if mode == "async" else asyncio.to_thread(next, stream))
-            await got(stream.close())
+            await settled(stream.close())
     except (openai.APIError, BROKEN_STREAM):
         pass
     span = instrumented.span()
@@ -191,7 +191,7 @@ async def test_provider_by_base_url(base_url, provider, mode, clients, instrumen
 
     http = httpx2.AsyncClient if mode == "async" else httpx2.Client
     client = clients(mode, base_url, http_client=http(transport=httpx2.MockTransport(answer)))
-    await got(client.chat.completions.create(model="m", messages=MESSAGES))
+    await settled(client.chat.completions.create(model="m", messages=MESSAGES))
     span = instrumented.span()
     assert span.attributes["gen_ai.provider.name"] == provider
     assert span.attributes["server.address"] in base_url
@@ -202,7 +202,7 @@ async def test_hosts_given_to_instrument(mode, clients, sim, telemetry, meter):
     tb.instrument(telemetry.tracer_provider, telemetry.meter_provider, hosts={sim.host_url("groq"): "groq"})
     try:
         client = clients(mode, sim.host_url("groq"))
-        await got(client.chat.completions.create(model="llama-3.3-70b-versatile", messages=MESSAGES))
+        await settled(client.chat.completions.create(model="llama-3.3-70b-versatile", messages=MESSAGES))
         assert telemetry.span().attributes["gen_ai.provider.name"] == "groq"
     finally:
         tb.uninstrument()

@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai_harness import MESSAGES, ORIGINALS, OWNERS, chat_tokens, got, one_call, read, some, until
+from openai_harness import MESSAGES, ORIGINALS, OWNERS, chat_tokens, one_call, read, settled, some, until
 from opentelemetry import context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
@@ -36,7 +36,7 @@ def on(telemetry: Any, **options: Any) -> None:
 
 
 async def chat(client: Any, **options: Any) -> Any:
-    return await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, **options))
+    return await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, **options))
 
 
 def test_uninstrument_restores_the_methods(telemetry, meter):
@@ -64,7 +64,7 @@ async def test_a_client_made_before(mode, clients, sim, telemetry, meter):
     client = clients(mode)
     completions = client.chat.completions
     on(telemetry)
-    await got(completions.create(model="gpt-4o", messages=MESSAGES))
+    await settled(completions.create(model="gpt-4o", messages=MESSAGES))
     one_call(telemetry, meter, usage=chat_tokens(sim.billed[0].usage))
 
 
@@ -227,7 +227,7 @@ async def exercise(client: Any, sim: Any, meter: Any, name: str = "three") -> An
     sim.then(Behaviour(text="one two three four five six", chunks=3, chunk_s=30))
     stream = await chat(client, stream=True)
     await some(stream, 2)
-    await got(stream.close())
+    await settled(stream.close())
     with pytest.raises(tb.BudgetExceeded):
         await chat(client)
     assert len(sim.requests) == 3

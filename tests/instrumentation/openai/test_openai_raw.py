@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openai_harness import MESSAGES, bare, chat_tokens, entered, got, http, one_call, read, response_tokens, seen
+from openai_harness import MESSAGES, bare, chat_tokens, entered, http, one_call, read, response_tokens, seen, settled
 
 from tokenbudget_otel.simulator import Behaviour
 
@@ -23,26 +23,26 @@ SURFACES = {
 
 
 async def parse(response: Any) -> Any:
-    parsed = await got(response.parse())
+    parsed = await settled(response.parse())
     return await read(parsed) if hasattr(parsed, "response") else parsed
 
 
 async def parse_twice(response: Any) -> Any:
-    first = await got(response.parse())
-    assert await got(response.parse()) is first
+    first = await settled(response.parse())
+    assert await settled(response.parse()) is first
     return first
 
 
 async def read_all(response: Any) -> Any:
-    return await got(response.read())
+    return await settled(response.read())
 
 
 async def text(response: Any) -> Any:
-    return await got(response.text())
+    return await settled(response.text())
 
 
 async def json(response: Any) -> Any:
-    return await got(response.json())
+    return await settled(response.json())
 
 
 async def lines(response: Any) -> Any:
@@ -62,7 +62,7 @@ async def texts(response: Any) -> Any:
 
 
 async def parse_custom(response: Any) -> Any:
-    return await got(response.parse(to=str))
+    return await settled(response.parse(to=str))
 
 
 STREAMING_READERS = {
@@ -135,7 +135,7 @@ async def test_with_raw_response(reader, streamed, surface, client, sim, instrum
     async def run() -> Any:
         sim.reset()
         sim.then(BEHAVIOUR)
-        raw = await got(resource(client).with_raw_response.create(model=model, stream=streamed, **body))
+        raw = await settled(resource(client).with_raw_response.create(model=model, stream=streamed, **body))
         assert raw.headers["x-request-id"]
         return type(raw).__name__, seen(await reader(raw))
 
@@ -150,7 +150,7 @@ async def test_raw_stream_read_from_the_http_response(method, mode, client, sim,
     async def run() -> Any:
         sim.reset()
         sim.then(BEHAVIOUR)
-        raw = await got(
+        raw = await settled(
             client.chat.completions.with_raw_response.create(model="gpt-4o", messages=MESSAGES, stream=True)
         )
         parts = await read(getattr(raw.http_response, method if mode == "sync" else f"a{method}")())
@@ -165,20 +165,20 @@ async def test_raw_stream_read_from_the_http_response(method, mode, client, sim,
 
 async def test_with_raw_response_of_parse(client, sim, instrumented, meter):
     sim.then(BEHAVIOUR)
-    raw = await got(client.chat.completions.with_raw_response.parse(model="gpt-4o", messages=MESSAGES))
+    raw = await settled(client.chat.completions.with_raw_response.parse(model="gpt-4o", messages=MESSAGES))
     assert raw.parse().choices[0].message.content == BEHAVIOUR.text
     one_call(instrumented, meter, usage=chat_tokens(sim.billed[0].usage))
 
 
 async def test_raw_embeddings(client, sim, instrumented, meter):
-    raw = await got(client.embeddings.with_raw_response.create(model="text-embedding-3-small", input="a river"))
+    raw = await settled(client.embeddings.with_raw_response.create(model="text-embedding-3-small", input="a river"))
     assert len(raw.parse().data[0].embedding) == 1536
     assert meter.totals.get().usage.input_tokens == sim.billed[0].usage.input_tokens
 
 
 async def test_the_http_response_itself(client, sim, instrumented, meter):
     sim.then(BEHAVIOUR)
-    response = await got(
+    response = await settled(
         client.post("/chat/completions", cast_to=http.Response, body={"model": "gpt-4o", "messages": MESSAGES})
     )
     assert type(response) is http.Response

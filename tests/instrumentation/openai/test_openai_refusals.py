@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai_harness import MESSAGES, entered, got, read
+from openai_harness import MESSAGES, entered, read, settled
 from opentelemetry.trace import StatusCode
 
 import tokenbudget_otel as tb
@@ -58,7 +58,7 @@ SURFACES = {
 async def test_refused_before_a_byte_is_sent(surface, client, sim, instrumented, meter):
     meter.enforcer.add(tb.Budget(limit_calls=0, name="none"))
     with pytest.raises(tb.BudgetExceeded) as caught:
-        await got(SURFACES[surface](client))
+        await settled(SURFACES[surface](client))
     assert type(caught.value) is tb.BudgetExceeded
     assert caught.value.budget == "none"
     assert sim.requests == []
@@ -88,17 +88,17 @@ async def test_other_limits(limit, surface, client, sim, instrumented, meter):
     options, kind = LIMITS[limit]
     meter.enforcer.add(tb.Budget(name="none", mode="worst_case", **options))
     with pytest.raises(kind):
-        await got(SURFACES[surface](client))
+        await settled(SURFACES[surface](client))
     assert sim.requests == []
 
 
 async def test_the_budget_around_the_call(client, sim, instrumented, meter):
     with tb.budget(max_calls=1) as run:
-        await got(SURFACES["chat"](client))
+        await settled(SURFACES["chat"](client))
         with pytest.raises(tb.BudgetExceeded):
-            await got(SURFACES["chat"](client))
+            await settled(SURFACES["chat"](client))
     assert run.usage.input_tokens == sim.billed[0].usage.input_tokens
-    await got(SURFACES["chat"](client))
+    await settled(SURFACES["chat"](client))
     assert len(sim.requests) == 2
 
 
@@ -107,7 +107,7 @@ async def test_a_refusal_is_no_error_of_the_provider(mode, clients, sim, instrum
     client = clients(mode, max_retries=5)
     meter.enforcer.add(tb.Budget(limit_calls=0, name="none"))
     with pytest.raises(tb.BudgetExceeded) as caught:
-        await got(SURFACES["chat"](client))
+        await settled(SURFACES["chat"](client))
     assert not isinstance(caught.value, openai.OpenAIError)
     assert caught.value.__cause__ is None
     assert meter.totals.get().refused_calls == 1
@@ -115,7 +115,7 @@ async def test_a_refusal_is_no_error_of_the_provider(mode, clients, sim, instrum
 
 async def test_a_stream_reserves_until_it_ends(client, sim, instrumented, meter):
     meter.enforcer.add(tb.Budget(limit_usd=1, name="one", mode="worst_case"))
-    stream = await got(SURFACES["chat stream"](client))
+    stream = await settled(SURFACES["chat stream"](client))
     (during,) = meter.enforcer.status()
     assert during.reserved_usd > 0
     await read(stream)
@@ -150,7 +150,7 @@ async def test_worst_case_is_never_passed(clients, sim, instrumented, meter):
 async def test_a_warning_lets_it_through(client, sim, instrumented, meter):
     met: list[Any] = []
     meter.enforcer.add(tb.Budget(limit_calls=0, name="soft", action="warn", on_warn=met.append))
-    await got(SURFACES["chat"](client))
+    await settled(SURFACES["chat"](client))
     assert len(met) == 1
     assert len(sim.requests) == 1
     assert meter.totals.get().calls == 1

@@ -16,12 +16,12 @@ from openai_harness import (
     bare,
     chat_tokens,
     entered,
-    got,
     one_call,
     outcome_of,
     read,
     response_tokens,
     seen,
+    settled,
     some,
     until,
 )
@@ -37,22 +37,24 @@ STALLED = Behaviour(text=TEXT, chunks=6, chunk_s=30)
 
 
 async def open_chat(client: Any, **options: Any) -> Any:
-    return await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True, **options))
+    return await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True, **options))
 
 
 async def open_response(client: Any, **options: Any) -> Any:
-    return await got(client.responses.create(model="gpt-5", input="Tell me a story.", stream=True, **options))
+    return await settled(client.responses.create(model="gpt-5", input="Tell me a story.", stream=True, **options))
 
 
 async def open_raw(client: Any, **options: Any) -> Any:
-    raw = await got(
+    raw = await settled(
         client.chat.completions.with_raw_response.create(model="gpt-4o", messages=MESSAGES, stream=True, **options)
     )
     return raw.parse()
 
 
 async def open_completion(client: Any, **options: Any) -> Any:
-    return await got(client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", stream=True, **options))
+    return await settled(
+        client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", stream=True, **options)
+    )
 
 
 # How to open it, the model, the operation, and how many items bring the first piece of content.
@@ -70,7 +72,7 @@ def stream_kind(request: pytest.FixtureRequest) -> Any:
 
 
 async def close(stream: Any) -> None:
-    await got(stream.close())
+    await settled(stream.close())
 
 
 # --- ended by the program ----------------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ async def by_break(stream: Any, count: int) -> None:
 async def by_response_close(stream: Any, count: int) -> None:
     await some(stream, count)
     response = stream.response
-    await (response.aclose() if hasattr(stream, "__aiter__") else got(response.close()))
+    await (response.aclose() if hasattr(stream, "__aiter__") else settled(response.close()))
 
 
 async def by_own_error(stream: Any, count: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from openai_harness import MESSAGES, bare, chat_tokens, entered, got, one_call, read, seen
+from openai_harness import MESSAGES, bare, chat_tokens, entered, one_call, read, seen, settled
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.simulator import Behaviour
@@ -26,7 +26,7 @@ INCLUDE = {"stream_options": {"include_usage": True}}
 
 async def stream_of(client: Any, **options: Any) -> list[Any]:
     return await read(
-        await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True, **options))
+        await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True, **options))
     )
 
 
@@ -104,9 +104,9 @@ async def test_opting_out(how, mode, clients, sim, telemetry, meter, monkeypatch
 
 
 async def test_whole_answers_are_sent_as_they_are(client, sim, instrumented):
-    await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES))
+    await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES))
     with bare(client):
-        await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES))
+        await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES))
     ours, plain = sim.requests
     assert ours.body == plain.body
     assert {name: value for name, value in ours.headers.items() if name != "idempotency-key"} == {
@@ -153,7 +153,7 @@ async def test_compressed_json_read_late(surface, client, sim, instrumented, met
         else (client.responses, {"input": "A story."})
     )
     async with entered(resource.with_streaming_response.create(model="gpt-4o", **body)) as response:
-        assert (await got(response.json()))["usage"]
+        assert (await settled(response.json()))["usage"]
     assert meter.totals.get().usage.input_tokens == 300
     assert meter.totals.get().estimated_calls == 0
 

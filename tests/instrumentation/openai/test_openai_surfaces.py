@@ -21,7 +21,6 @@ from openai_harness import (
     each,
     embedding_tokens,
     entered,
-    got,
     heard_tokens,
     image_tokens,
     mode_of,
@@ -31,6 +30,7 @@ from openai_harness import (
     response_tokens,
     seconds_heard,
     seen,
+    settled,
     spoken_tokens,
     stream_types,
 )
@@ -77,23 +77,23 @@ def sound() -> Any:
 
 
 async def chat_create(client: Any) -> Any:
-    return await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, temperature=0.5, seed=3))
+    return await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, temperature=0.5, seed=3))
 
 
 async def chat_parse(client: Any) -> Any:
-    return await got(client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer))
+    return await settled(client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer))
 
 
 async def chat_beta_parse(client: Any) -> Any:
-    return await got(client.beta.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer))
+    return await settled(client.beta.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer))
 
 
 async def chat_tools(client: Any) -> Any:
-    return await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, tools=TOOLS))
+    return await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, tools=TOOLS))
 
 
 async def chat_stream(client: Any) -> Any:
-    stream = await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))
+    stream = await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))
     assert type(stream) is stream_types(mode_of(client))
     assert stream.response.status_code == 200
     return await read(stream)
@@ -101,38 +101,38 @@ async def chat_stream(client: Any) -> Any:
 
 async def chat_stream_tools(client: Any) -> Any:
     return await read(
-        await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, tools=TOOLS, stream=True))
+        await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, tools=TOOLS, stream=True))
     )
 
 
 async def chat_helper(client: Any) -> Any:
     async with entered(client.chat.completions.stream(model="gpt-4o", messages=MESSAGES)) as stream:
         events = await read(stream)
-        return [*events, await got(stream.get_final_completion())]
+        return [*events, await settled(stream.get_final_completion())]
 
 
 async def chat_helper_until_done(client: Any) -> Any:
     async with entered(
         client.chat.completions.stream(model="gpt-4o", messages=MESSAGES, response_format=Answer)
     ) as stream:
-        await got(stream.until_done())
-        return await got(stream.get_final_completion())
+        await settled(stream.until_done())
+        return await settled(stream.get_final_completion())
 
 
 async def response_create(client: Any) -> Any:
-    return await got(client.responses.create(model="gpt-5", input="Tell me a story.", reasoning={"effort": "low"}))
+    return await settled(client.responses.create(model="gpt-5", input="Tell me a story.", reasoning={"effort": "low"}))
 
 
 async def response_tool_use(client: Any) -> Any:
-    return await got(client.responses.create(model="gpt-5", input="Search.", tools=[{"type": "web_search"}]))
+    return await settled(client.responses.create(model="gpt-5", input="Search.", tools=[{"type": "web_search"}]))
 
 
 async def response_parse(client: Any) -> Any:
-    return await got(client.responses.parse(model="gpt-5", input="Tell me a story.", text_format=Answer))
+    return await settled(client.responses.parse(model="gpt-5", input="Tell me a story.", text_format=Answer))
 
 
 async def response_stream(client: Any) -> Any:
-    stream = await got(client.responses.create(model="gpt-5", input="Tell me a story.", stream=True))
+    stream = await settled(client.responses.create(model="gpt-5", input="Tell me a story.", stream=True))
     assert type(stream) is stream_types(mode_of(client))
     return await read(stream)
 
@@ -140,27 +140,29 @@ async def response_stream(client: Any) -> Any:
 async def response_helper(client: Any) -> Any:
     async with entered(client.responses.stream(model="gpt-5", input="Tell me a story.")) as stream:
         events = await read(stream)
-        return [*events, await got(stream.get_final_response())]
+        return [*events, await settled(stream.get_final_response())]
 
 
 async def completion_create(client: Any) -> Any:
-    return await got(client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", max_tokens=40))
+    return await settled(client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", max_tokens=40))
 
 
 async def completion_stream(client: Any) -> Any:
     return await read(
-        await got(client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", max_tokens=40, stream=True))
+        await settled(
+            client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Once", max_tokens=40, stream=True)
+        )
     )
 
 
 async def embedding_default(client: Any) -> Any:
-    made = await got(client.embeddings.create(model="text-embedding-3-small", input=["a river", "a bridge"]))
+    made = await settled(client.embeddings.create(model="text-embedding-3-small", input=["a river", "a bridge"]))
     assert isinstance(made.data[0].embedding[0], float)
     return made
 
 
 async def embedding_floats(client: Any) -> Any:
-    return await got(
+    return await settled(
         client.embeddings.create(
             model="text-embedding-3-small", input=[[1, 2, 3], [4, 5]], encoding_format="float", dimensions=32
         )
@@ -168,7 +170,7 @@ async def embedding_floats(client: Any) -> Any:
 
 
 async def embedding_base64(client: Any) -> Any:
-    made = await got(
+    made = await settled(
         client.embeddings.create(model="text-embedding-3-small", input="a river", encoding_format="base64")
     )
     assert isinstance(made.data[0].embedding, str)
@@ -176,26 +178,26 @@ async def embedding_base64(client: Any) -> Any:
 
 
 async def image_generate(client: Any) -> Any:
-    return await got(client.images.generate(model="gpt-image-1", prompt="A river", n=2, quality="low"))
+    return await settled(client.images.generate(model="gpt-image-1", prompt="A river", n=2, quality="low"))
 
 
 async def image_generate_old(client: Any) -> Any:
-    return await got(client.images.generate(model="dall-e-3", prompt="A river"))
+    return await settled(client.images.generate(model="dall-e-3", prompt="A river"))
 
 
 async def image_generate_stream(client: Any) -> Any:
     return await read(
-        await got(client.images.generate(model="gpt-image-1", prompt="A river", stream=True, partial_images=2))
+        await settled(client.images.generate(model="gpt-image-1", prompt="A river", stream=True, partial_images=2))
     )
 
 
 async def image_edit(client: Any) -> Any:
-    return await got(client.images.edit(model="gpt-image-1", prompt="A boat", image=("a.png", PNG)))
+    return await settled(client.images.edit(model="gpt-image-1", prompt="A boat", image=("a.png", PNG)))
 
 
 async def image_edit_stream(client: Any) -> Any:
     return await read(
-        await got(
+        await settled(
             client.images.edit(
                 model="gpt-image-1", prompt="A boat", image=("a.png", PNG), stream=True, partial_images=1
             )
@@ -204,31 +206,33 @@ async def image_edit_stream(client: Any) -> Any:
 
 
 async def transcribe(client: Any) -> Any:
-    return await got(client.audio.transcriptions.create(model="gpt-4o-transcribe", file=sound()))
+    return await settled(client.audio.transcriptions.create(model="gpt-4o-transcribe", file=sound()))
 
 
 async def transcribe_seconds(client: Any) -> Any:
-    return await got(client.audio.transcriptions.create(model="whisper-1", file=sound()))
+    return await settled(client.audio.transcriptions.create(model="whisper-1", file=sound()))
 
 
 async def transcribe_verbose(client: Any) -> Any:
-    return await got(
+    return await settled(
         client.audio.transcriptions.create(model="whisper-1", file=sound(), response_format="verbose_json")
     )
 
 
 async def transcribe_stream(client: Any) -> Any:
     return await read(
-        await got(client.audio.transcriptions.create(model="gpt-4o-transcribe", file=sound(), stream=True))
+        await settled(client.audio.transcriptions.create(model="gpt-4o-transcribe", file=sound(), stream=True))
     )
 
 
 async def translate_verbose(client: Any) -> Any:
-    return await got(client.audio.translations.create(model="whisper-1", file=sound(), response_format="verbose_json"))
+    return await settled(
+        client.audio.translations.create(model="whisper-1", file=sound(), response_format="verbose_json")
+    )
 
 
 async def speak(client: Any) -> Any:
-    spoken = await got(client.audio.speech.create(model="tts-1", voice="alloy", input="Hello, river."))
+    spoken = await settled(client.audio.speech.create(model="tts-1", voice="alloy", input="Hello, river."))
     return spoken.content
 
 
@@ -240,7 +244,7 @@ async def speak_streaming(client: Any) -> Any:
 
 async def speak_events(client: Any) -> Any:
     """Read as the SDK gives it: the whole body of events, as bytes."""
-    spoken = await got(
+    spoken = await settled(
         client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="Hello, river.", stream_format="sse")
     )
     return spoken.content
@@ -256,14 +260,14 @@ async def speak_events_streaming(client: Any) -> Any:
 
 async def generic_post(client: Any) -> Any:
     """The way to endpoints and fields that the SDK does not know."""
-    return await got(
+    return await settled(
         client.post("/chat/completions", cast_to=ChatCompletion, body={"model": "gpt-4o", "messages": MESSAGES})
     )
 
 
 async def generic_post_stream(client: Any) -> Any:
     kind = stream_types(mode_of(client))
-    stream = await got(
+    stream = await settled(
         client.post(
             "/chat/completions",
             cast_to=ChatCompletionChunk,
@@ -417,9 +421,9 @@ async def test_counted_priced_and_unchanged(surface, client, sim, instrumented, 
 async def test_an_answer_without_usage_is_an_estimate(form, client, sim, instrumented, meter):
     # Text, and JSON of translations, say nothing of what was used: whatever is booked has to say so.
     if form == "json":
-        await got(client.audio.translations.create(model="whisper-1", file=sound()))
+        await settled(client.audio.translations.create(model="whisper-1", file=sound()))
     else:
-        said = await got(client.audio.transcriptions.create(model="whisper-1", file=sound(), response_format=form))
+        said = await settled(client.audio.transcriptions.create(model="whisper-1", file=sound(), response_format=form))
         assert isinstance(said, str)
     one_call(
         instrumented,
@@ -432,7 +436,7 @@ async def test_an_answer_without_usage_is_an_estimate(form, client, sim, instrum
 
 async def test_speech_of_a_model_billed_by_tokens_is_never_priced_at_nothing(client, sim, instrumented, meter):
     # The audio comes back without a count; the characters of the input do not price such a model.
-    await got(client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="Hello, river. " * 20))
+    await settled(client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="Hello, river. " * 20))
     span = instrumented.span()
     state = span.attributes["tokenbudget.cost.state"]
     assert span.attributes.get("gen_ai.usage.cost") != 0
@@ -453,7 +457,7 @@ async def test_usage_that_is_not_reported_is_estimated(run, usage, client, sim, 
 
 async def test_the_tier_that_served_it_prices_it(client, sim, instrumented, meter):
     sim.then(Behaviour(service_tier="priority", input_tokens=10_000, output_tokens=1_000))
-    await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, service_tier="auto"))
+    await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, service_tier="auto"))
     (billed,) = sim.billed
     span = one_call(instrumented, meter, usage=chat_tokens(billed.usage), tier="priority")
     plain = tb.calculate_cost("gpt-4o", chat_tokens(billed.usage), "openai")
@@ -466,9 +470,9 @@ async def test_the_tier_that_served_it_prices_it(client, sim, instrumented, mete
 async def test_the_span_says_which_tier_served_it(surface, streamed, client, sim, instrumented):
     sim.then(Behaviour(service_tier="priority"))
     if surface == "chat":
-        result = await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
+        result = await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
     else:
-        result = await got(client.responses.create(model="gpt-5", input="Hi", stream=streamed))
+        result = await settled(client.responses.create(model="gpt-5", input="Hi", stream=streamed))
     if streamed:
         await read(result)
     span = instrumented.span()
@@ -479,7 +483,7 @@ async def test_the_span_says_which_tier_served_it(surface, streamed, client, sim
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_several_choices_are_one_call(streamed, client, sim, instrumented, meter):
-    result = await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, n=3, stream=streamed))
+    result = await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, n=3, stream=streamed))
     if streamed:
         await read(result)
     (billed,) = sim.billed
@@ -492,7 +496,7 @@ async def test_several_choices_are_one_call(streamed, client, sim, instrumented,
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_response_that_does_not_complete(outcome, streamed, client, sim, instrumented, meter):
     sim.then(Behaviour(outcome=outcome))
-    result = await got(client.responses.create(model="gpt-5", input="Hi", stream=streamed))
+    result = await settled(client.responses.create(model="gpt-5", input="Hi", stream=streamed))
     if streamed:
         await read(result)
     span = instrumented.span()
@@ -506,9 +510,9 @@ async def test_a_response_that_does_not_complete(outcome, streamed, client, sim,
 
 
 async def test_what_costs_nothing_makes_no_span(client, sim, instrumented, meter):
-    await read(await got(client.models.list()))
-    await got(client.moderations.create(input="a river"))
-    await got(client.responses.input_tokens.count(model="gpt-5", input="a river"))
+    await read(await settled(client.models.list()))
+    await settled(client.moderations.create(input="a river"))
+    await settled(client.responses.input_tokens.count(model="gpt-5", input="a river"))
     assert len(sim.requests) == 3
     assert instrumented.spans() == []
     assert meter.totals.get().calls == 0
@@ -519,11 +523,11 @@ async def test_azure_is_its_own_provider(streamed, mode, clients, sim, instrumen
     client = clients(mode, kind="azure")
     sim.then(RICH)
     with bare(client):
-        result = await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
+        result = await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
         without = seen(await read(result) if streamed else result)
     sim.reset()
     sim.then(RICH)
-    result = await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
+    result = await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=streamed))
     assert seen(await read(result) if streamed else result) == without
     (billed,) = sim.billed
     assert billed.provider == "azure"
@@ -548,7 +552,7 @@ async def test_models_made_by_others_are_typed_as_ever(client, sim, instrumented
 
 async def test_reading_chunks_one_by_one(client, sim, instrumented, meter):
     # `next` and `for` mixed, as helpers of other libraries do.
-    stream = await got(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))
+    stream = await settled(client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True))
     if hasattr(stream, "__anext__"):
         await stream.__anext__()
     else:
