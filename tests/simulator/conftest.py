@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,6 @@ import openai
 import pytest
 
 from tokenbudget_otel.simulator import Simulator
-
-os.environ.setdefault("ANTHROPIC_OPEN_TELEMETRY", "false")
 
 STRICT: dict[str, Any] = {"api_key": "any", "max_retries": 0, "timeout": 10, "_strict_response_validation": True}
 
