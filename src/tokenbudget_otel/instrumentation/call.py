@@ -16,6 +16,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.dialects import METERED_KEY
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
+from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.suppression import span_of_this_call, suppressed
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Ticket
@@ -84,6 +85,8 @@ class LlmCall:
         self._telemetry = telemetry
         self._meter = meter
         self.request = request
+        self.span: Span
+        self._own: bool
         self._once = [None]
         self._attached: Token[Context] | None = None
         self._first_chunk: float | None = None
@@ -104,16 +107,25 @@ class LlmCall:
         server: tuple[str | None, int | None],
         attributes: Callable[[], Mapping[str, Any]] | None,
     ) -> None:
+        """Find or make the span. Without one (a sampler or processor of somebody's raised) the call is metered
+        all the same."""
+        self.context, self.span, self._own = parent, INVALID_SPAN, False
+        try:
+            self._make_span(parent, server, attributes)
+        except Exception as error:
+            log_once("start a span", error)
+
+    def _make_span(
+        self,
+        parent: Context,
+        server: tuple[str | None, int | None],
+        attributes: Callable[[], Mapping[str, Any]] | None,
+    ) -> None:
         request = self.request
-        self.context = parent
-        self._own = False
         adopted = span_of_this_call(parent, request.operation, request.model)
         if adopted is not None:
-            self.span: Span = adopted
-        elif suppressed(parent):
-            self.span = INVALID_SPAN
-        else:
-            self._own = True
+            self.span = adopted
+        elif not suppressed(parent):
             start: dict[str, Any] = {
                 semconv.OPERATION_NAME: request.operation,
                 semconv.PROVIDER_NAME: request.provider,
@@ -133,6 +145,7 @@ class LlmCall:
                 start,
                 start_time=self._wall_start,
             )
+            self._own = True
             self.context = trace.set_span_in_context(self.span, parent)
         # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
         # call is metered here.
