@@ -78,7 +78,6 @@ COST_MODEL: Final = "tokenbudget.cost.model"
 COST_UNPRICED: Final = "tokenbudget.cost.unpriced"
 COST_PART_PREFIX: Final = "tokenbudget.cost.part."
 BUDGET_NAME: Final = "tokenbudget.budget.name"
-BUDGET_RESERVED: Final = "tokenbudget.budget.reserved"
 
 # --- metrics -----------------------------------------------------------------------------------------------------
 

@@ -234,7 +234,7 @@ def _read(data: Any, _body: Body, _provider: str) -> ResponseFacts:
     return facts
 
 
-_FORMAT: Final = StreamFormat(MARKS, TEXT, MessageReader)
+_FORMAT: Final = StreamFormat(MARKS, (b'"message', b'"error"'), TEXT, MessageReader)
 
 MESSAGES: Final = Endpoint(
     semconv.CHAT, _size, _attributes, _read, lambda _body, _provider: _FORMAT, content=content.MESSAGE

@@ -62,7 +62,7 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_attached", "_first_chunk", "_former", "_meter", "_once", "_own", "_started", "_telemetry",
+    __slots__ = ("_attached", "_first_chunk", "_former", "_meter", "_once", "_own", "_server", "_started", "_telemetry",
                  "_wall_start", "context", "request", "response_attributes", "span", "ticket")  # fmt: skip
 
     def __init__(
@@ -88,6 +88,11 @@ class LlmCall:
         self.span: Span
         self._own: bool
         self._once = [None]
+        self._server = {
+            name: value
+            for name, value in zip((semconv.SERVER_ADDRESS, semconv.SERVER_PORT), server, strict=True)
+            if value is not None
+        }
         self._attached: Token[Context] | None = None
         self._first_chunk: float | None = None
         parent = request.context if request.context is not None else context_api.get_current()
@@ -96,31 +101,21 @@ class LlmCall:
         try:
             self.ticket = meter.admit(request) if admit else Ticket(request, None)
         except BudgetExceeded as refusal:
-            self._open_span(parent, server, attributes)
+            self._open_span(parent, attributes)
             self._refused(refusal)
             raise
-        self._open_span(parent, server, attributes)
+        self._open_span(parent, attributes)
 
-    def _open_span(
-        self,
-        parent: Context,
-        server: tuple[str | None, int | None],
-        attributes: Callable[[], Mapping[str, Any]] | None,
-    ) -> None:
+    def _open_span(self, parent: Context, attributes: Callable[[], Mapping[str, Any]] | None) -> None:
         """Find or make the span. Without one (a sampler or processor of somebody's raised) the call is metered
         all the same."""
         self.context, self.span, self._own = parent, INVALID_SPAN, False
         try:
-            self._make_span(parent, server, attributes)
+            self._make_span(parent, attributes)
         except Exception as error:
             log_once("start a span", error)
 
-    def _make_span(
-        self,
-        parent: Context,
-        server: tuple[str | None, int | None],
-        attributes: Callable[[], Mapping[str, Any]] | None,
-    ) -> None:
+    def _make_span(self, parent: Context, attributes: Callable[[], Mapping[str, Any]] | None) -> None:
         request = self.request
         adopted = span_of_this_call(parent, request.operation, request.model)
         if adopted is not None:
@@ -129,13 +124,10 @@ class LlmCall:
             start: dict[str, Any] = {
                 semconv.OPERATION_NAME: request.operation,
                 semconv.PROVIDER_NAME: request.provider,
+                **self._server,
             }
             if request.model:
                 start[semconv.REQUEST_MODEL] = request.model
-            if server[0] is not None:
-                start[semconv.SERVER_ADDRESS] = server[0]
-            if server[1] is not None:
-                start[semconv.SERVER_PORT] = server[1]
             if self._telemetry.former_names:
                 start[semconv.FORMER_NAMES[semconv.PROVIDER_NAME]] = request.provider
             self.span = self._telemetry.tracer.start_span(
@@ -287,6 +279,7 @@ class LlmCall:
         attributes: dict[str, Any] = {
             semconv.OPERATION_NAME: request.operation,
             semconv.PROVIDER_NAME: request.provider,
+            **self._server,
         }
         if request.model:
             attributes[semconv.REQUEST_MODEL] = request.model

@@ -68,7 +68,7 @@ class CapturingReader:
 
 def capturing(form: StreamFormat, content: Content) -> StreamFormat:
     """A stream format that keeps what was said."""
-    return StreamFormat(EVERY_EVENT, form.text, lambda hide: CapturingReader(form.reader(hide), content))
+    return StreamFormat(EVERY_EVENT, (b"data:",), form.text, lambda hide: CapturingReader(form.reader(hide), content))
 
 
 def record_content(

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 logger = logging.getLogger("tokenbudget_otel")
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _logged: set[tuple[str, str]] = set()
 
@@ -27,20 +21,3 @@ def log_once(where: str, error: BaseException) -> None:
             error,
             exc_info=error,
         )
-
-
-def guarded(where: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
-    """Make a function give ``None`` instead of raising. ``where`` completes "could not …" in the log."""
-
-    def decorate(func: Callable[P, R]) -> Callable[P, R | None]:
-        @functools.wraps(func)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
-            try:
-                return func(*args, **kwargs)
-            except Exception as error:
-                log_once(where, error)
-                return None
-
-        return wrapper
-
-    return decorate

@@ -21,9 +21,12 @@ from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_streams import (
+    CHUNK_HINTS,
     CHUNK_MARKS,
     CHUNK_TEXT,
+    MEDIA_HINTS,
     MEDIA_MARKS,
+    RESPONSE_HINTS,
     RESPONSE_MARKS,
     RESPONSE_TEXT,
     ChunkReader,
@@ -281,15 +284,15 @@ def _spoken(body: Body) -> ResponseFacts:
 
 
 def _chunks(_body: Body, provider: str) -> StreamFormat:
-    return StreamFormat(CHUNK_MARKS, CHUNK_TEXT, functools.partial(ChunkReader, provider))
+    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, functools.partial(ChunkReader, provider))
 
 
 def _events(_body: Body, _provider: str) -> StreamFormat:
-    return StreamFormat(RESPONSE_MARKS, RESPONSE_TEXT, ResponseEventReader)
+    return StreamFormat(RESPONSE_MARKS, RESPONSE_HINTS, RESPONSE_TEXT, ResponseEventReader)
 
 
 def _media(operation: str) -> Any:
-    form = StreamFormat(MEDIA_MARKS, RESPONSE_TEXT, lambda _hide: MediaEventReader(operation))
+    form = StreamFormat(MEDIA_MARKS, MEDIA_HINTS, RESPONSE_TEXT, lambda _hide: MediaEventReader(operation))
     return lambda _body, _provider: form
 
 

@@ -25,12 +25,18 @@ CHUNK_TEXT: Final = re.compile(
     rb'"(?:content|text|refusal|reasoning|reasoning_content|arguments)":\s*"((?:[^"\\]|\\.)*)"'
 )
 
+CHUNK_HINTS: Final = (b'"usage"', b'_reason":"', b'_reason": "', b'"error"', b"x_groq", b"[DONE]")
+
 RESPONSE_MARKS: Final = re.compile(
     rb'"type":\s*"(?:error|response\.(?:created|queued|completed|failed|incomplete|cancelled))"'
 )
 RESPONSE_TEXT: Final = re.compile(rb'"delta":\s*"((?:[^"\\]|\\.)*)"')
 
+RESPONSE_HINTS: Final = (b'"response"', b'"error"')
+
 MEDIA_MARKS: Final = re.compile(rb'"type":\s*"(?:error|[\w.]+\.(?:done|completed))"|"error":\s*\{')
+
+MEDIA_HINTS: Final = (b'.done"', b'.completed"', b'"error"')
 
 
 def stream_error(error: Any) -> tuple[str, str]:

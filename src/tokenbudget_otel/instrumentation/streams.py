@@ -54,11 +54,13 @@ class StreamFormat:
 
     Attributes:
         marks: finds the events that ``reader`` needs (see :class:`EventScanner`).
+        hints: plain pieces of bytes, one of which is in every event that has a mark.
         text: finds pieces of output text.
         reader: makes a reader; the argument is whether our request for usage is to be hidden.
     """
 
     marks: re.Pattern[bytes]
+    hints: tuple[bytes, ...]
     text: re.Pattern[bytes]
     reader: Callable[[bool], StreamReader]
 
@@ -88,6 +90,7 @@ class StreamWatcher:
         self._reader = form.reader(self._hide)
         self._scanner: EventScanner | None = EventScanner(
             form.marks,
+            form.hints,
             form.text,
             self._event,
             withhold=self._hide,
