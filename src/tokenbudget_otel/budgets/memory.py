@@ -263,7 +263,7 @@ class MemoryLedger:
         _check_actual(actual)
         return self._record(entry_id, "settled", actual, claims)
 
-    def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:  # noqa: ARG002
+    def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
         """See :meth:`.Ledger.adjust`. This ledger keeps no history, and so no reasons."""
         return self._record(entry_id, "adjusted", delta, claims)
 

@@ -258,7 +258,7 @@ class AnthropicDoor(StainlessDoor):
     def tier(self, body: Body) -> str | None:
         return _tier(body)
 
-    def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:  # noqa: ARG002
+    def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         # The SDK makes a span of its own for a request that has a name for it. Ours takes its place, or that of
         # another instrumentation which we add to.
         call = opened.call
@@ -283,5 +283,5 @@ class AnthropicInstrumentor(StainlessInstrumentor):
     versions = ">= 1, < 3"
     clients = ("Anthropic", "AsyncAnthropic")
 
-    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:  # noqa: ARG002
+    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:
         return AnthropicDoor(telemetry, meter)

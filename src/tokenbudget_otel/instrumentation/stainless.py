@@ -154,7 +154,7 @@ class StainlessDoor:
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         """Change ``opened.options`` where metering needs it; the user's own options are never touched."""
 
-    def refused_change(self, opened: Opened, error: BaseException) -> bool:  # noqa: ARG002
+    def refused_change(self, opened: Opened, error: BaseException) -> bool:
         """Whether ``error`` says that the server will not have the request as we changed it."""
         return False
 
@@ -383,7 +383,7 @@ class StainlessDoor:
         else:
             try:
                 data = json.loads(response.content)
-            except Exception:
+            except Exception:  # no JSON, or a response of somebody's own making: nothing is known of it
                 data = None
             facts = self._facts(opened, data)
         self.finish(opened, "completed", facts)
