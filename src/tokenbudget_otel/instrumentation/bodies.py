@@ -8,7 +8,9 @@ SDK's stream objects, helpers, raw responses) is touched, so the program gets th
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Protocol
 
@@ -35,6 +37,21 @@ def watch(response: Any, watcher: Watcher) -> None:
     """Have ``watcher`` follow the body of ``response``, an unread response of httpx or httpx2."""
     response.stream = _body_class(type(response))(response.stream, watcher)
     deferred.start()
+    _followed.add(watcher)
+
+
+_followed: Final[weakref.WeakSet[Watcher]] = weakref.WeakSet()
+"""Watchers of bodies, so that those which the program still holds when it ends are ended too."""
+
+
+def _end_all() -> None:
+    for watcher in tuple(_followed):
+        if not watcher.done:
+            _end(watcher, "abandoned")
+
+
+deferred.at_exit(_end_all)
+os.register_at_fork(after_in_child=_followed.clear)  # what the parent follows is the parent's to end
 
 
 _held: Final[set[Any]] = set()

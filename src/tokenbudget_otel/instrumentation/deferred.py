@@ -23,6 +23,7 @@ _Job = Callable[[], object]
 _queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
 _worker: threading.Thread | None = None
 _start_lock = threading.Lock()
+_exit_jobs: list[_Job] = []
 _collecting: int | None = None
 _deferred = False
 
@@ -39,6 +40,8 @@ def start() -> None:
         if _worker is None or not _worker.is_alive():
             if _watch_collector not in gc.callbacks:
                 gc.callbacks.append(_watch_collector)
+                # Last registered is first called: while the program's tracer provider still takes spans.
+                atexit.register(_at_exit)
             _worker = threading.Thread(target=_work, name="tokenbudget-deferred", daemon=True)
             _worker.start()
 
@@ -74,6 +77,17 @@ def drain() -> None:
             return
 
 
+def at_exit(job: _Job) -> None:
+    """Have ``job`` run when the interpreter ends, if anything was ever streamed."""
+    _exit_jobs.append(job)
+
+
+def _at_exit() -> None:
+    drain()
+    for job in _exit_jobs:
+        _run(job)
+
+
 def _work() -> None:
     while True:
         _run(_queue.get())
@@ -97,5 +111,4 @@ def _after_fork() -> None:
     _queue, _worker, _start_lock, _collecting, _deferred = queue.SimpleQueue(), None, threading.Lock(), None, False
 
 
-atexit.register(drain)
 os.register_at_fork(after_in_child=_after_fork)
