@@ -18,14 +18,12 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
-from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
 from tokenbudget_otel.instrumentation.stainless import (
     Body,
     Endpoint,
     Opened,
-    Peer,
     StainlessDoor,
     changed_options,
 )
@@ -245,15 +243,13 @@ MESSAGES: Final = Endpoint(
 class AnthropicDoor(StainlessDoor):
     """The Anthropic SDK's door."""
 
+    provider = PROVIDER
+    classes = CLASSES
+
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         if method.lower() == "post" and url.partition("?")[0].endswith("/v1/messages"):
             return MESSAGES
         return None
-
-    def peer(self, client: Any) -> Peer:
-        url = client.base_url
-        provider = by_class(client, CLASSES) or provider_of(str(url), PROVIDER)
-        return Peer(provider, url.host, url.port)
 
     def tier(self, body: Body) -> str | None:
         return _tier(body)

@@ -17,7 +17,6 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import logger
-from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_streams import (
@@ -40,7 +39,6 @@ from tokenbudget_otel.instrumentation.stainless import (
     Body,
     Endpoint,
     Opened,
-    Peer,
     StainlessDoor,
     changed_options,
 )
@@ -354,6 +352,9 @@ class OpenAIDoor(StainlessDoor):
             program does not ask itself; the additional chunk is withheld from it.
     """
 
+    provider = PROVIDER
+    classes = CLASSES
+
     def __init__(self, telemetry: Telemetry, meter: Meter, *, stream_usage: bool = True) -> None:
         super().__init__(telemetry, meter)
         self._stream_usage = stream_usage
@@ -371,11 +372,6 @@ class OpenAIDoor(StainlessDoor):
         if (ending := _ENDING.search(path)) is not None:
             return ENDPOINTS.get((method, ending.group(1)))
         return None
-
-    def peer(self, client: Any) -> Peer:
-        url = client.base_url
-        provider = by_class(client, CLASSES) or provider_of(str(url), PROVIDER)
-        return Peer(provider, url.host, url.port)
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         body = opened.body

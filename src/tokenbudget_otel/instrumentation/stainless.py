@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import aws_frames, bodies
@@ -27,6 +27,7 @@ from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.content import Content, capturing, record_content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.streams import (
     JsonWatcher,
     OpaqueWatcher,
@@ -134,6 +135,12 @@ class StainlessDoor:
         meter: where calls are admitted and settled.
     """
 
+    provider: ClassVar[str]
+    """Who the SDK talks to unless its base URL says otherwise."""
+
+    classes: ClassVar[Mapping[str, str]]
+    """Client classes that stand for a provider, whatever their base URL."""
+
     def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
         self.telemetry = telemetry
         self.meter = meter
@@ -149,7 +156,9 @@ class StainlessDoor:
 
     def peer(self, client: Any) -> Peer:
         """Who ``client`` talks to."""
-        raise NotImplementedError
+        url = client.base_url
+        provider = by_class(client, self.classes) or provider_of(str(url), self.provider)
+        return Peer(provider, url.host, url.port)
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         """Change ``opened.options`` where metering needs it; the user's own options are never touched."""
