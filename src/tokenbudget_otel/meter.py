@@ -156,20 +156,10 @@ class Meter:
         usage, estimated = reading.usage, reading.estimated
         if usage is None:
             usage, estimated = TokenUsage(input_tokens=request.size().input_tokens), True
-        cost = self.prices.cost(
-            request.provider,
-            reading.model or request.model,
-            usage,
-            at=request.at,
-            tier=reading.tier or request.tier,
-            batch=request.batch,
-            reported_nano_usd=reading.reported_nano_usd,
-        )
+        cost = self._price(request, reading, usage, reading.model or request.model)
         if cost.nano_usd is None and reading.model and reading.model != request.model:
             # The response may name a snapshot that the catalog does not know yet, or a deployment.
-            asked = self.prices.cost(
-                request.provider, request.model, usage, at=request.at, tier=reading.tier or request.tier
-            )
+            asked = self._price(request, reading, usage, request.model)
             cost = asked if asked.nano_usd is not None else cost
         charge = Charge(usage, cost, estimated)
         if not ticket.open:
@@ -181,6 +171,17 @@ class Meter:
         if not estimated and usage.output_tokens is not None:
             self._learn(request.provider, request.model, usage.output_tokens)
         return charge
+
+    def _price(self, request: Request, reading: Reading, usage: TokenUsage, model: str) -> Cost:
+        return self.prices.cost(
+            request.provider,
+            model,
+            usage,
+            at=request.at,
+            tier=reading.tier or request.tier,
+            batch=request.batch,
+            reported_nano_usd=reading.reported_nano_usd,
+        )
 
     def release(self, ticket: Ticket) -> None:
         """Give back what was reserved, for a call that was surely not billed. It is not counted as a call."""

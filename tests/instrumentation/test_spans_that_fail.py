@@ -61,3 +61,16 @@ def test_the_call_goes_through_and_is_metered(sim: Simulator, meter: Meter, at: 
     [budget] = meter.enforcer.status()
     assert budget.reserved_usd == 0
     assert budget.spent_usd == meter.totals.get().cost_usd > 0
+
+
+@pytest.mark.parametrize("at", ["sampling", "start", "end"])
+def test_a_refusal_stands(sim: Simulator, meter: Meter, at: str) -> None:
+    tb.instrument(provider(at))
+    try:
+        meter.enforcer.add(tb.Budget(limit_usd=0, name="nothing"))
+        client = openai.OpenAI(base_url=sim.openai_url, api_key="any")
+        with pytest.raises(tb.BudgetExceeded, match="nothing"):
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+    finally:
+        tb.uninstrument()
+    assert sim.requests == []

@@ -26,9 +26,6 @@ MODES: Final = ("expected", "worst_case")
 ACTIONS: Final = ("block", "warn")
 UNPRICED: Final = ("deny", "allow")
 
-FACTS: Final = ("model", "provider")
-"""What a call can be told apart by besides its tags. A tag of such a name is not looked at."""
-
 
 @dataclass(frozen=True, init=False)
 class Budget:

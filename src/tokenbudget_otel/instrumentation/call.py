@@ -62,8 +62,8 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_attached", "_first_chunk", "_former", "_meter", "_once", "_own", "_server", "_started", "_telemetry",
-                 "_wall_start", "context", "request", "response_attributes", "span", "ticket")  # fmt: skip
+    __slots__ = ("_attached", "_first_chunk", "_meter", "_once", "_own", "_server", "_started", "_telemetry",
+                 "_wall_start", "context", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
         self,
@@ -102,7 +102,10 @@ class LlmCall:
             self.ticket = meter.admit(request) if admit else Ticket(request, None)
         except BudgetExceeded as refusal:
             self._open_span(parent, attributes)
-            self._refused(refusal)
+            try:
+                self._refused(refusal)
+            except Exception as error:  # somebody's processor raised: the refusal stands
+                log_once("end the span of a refused call", error)
             raise
         self._open_span(parent, attributes)
 
