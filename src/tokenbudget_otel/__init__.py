@@ -24,6 +24,7 @@ from tokenbudget_otel.version import __version__
 
 if TYPE_CHECKING:
     from tokenbudget_otel.api import instrument as instrument
+    from tokenbudget_otel.api import register_provider as register_provider
     from tokenbudget_otel.api import track as track
     from tokenbudget_otel.api import uninstrument as uninstrument
     from tokenbudget_otel.api import unwrap as unwrap
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from tokenbudget_otel.budgets import UnpricedModel as UnpricedModel
     from tokenbudget_otel.budgets import budget as budget
     from tokenbudget_otel.instrumentation.hosts import map_host as map_host
+    from tokenbudget_otel.instrumentation.provider import Method as Method
+    from tokenbudget_otel.instrumentation.provider import Provider as Provider
     from tokenbudget_otel.pricing import Cost as Cost
     from tokenbudget_otel.pricing import calculate_cost as calculate_cost
     from tokenbudget_otel.pricing import load_price_file as load_price_file
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "instrument": "api",
+    "register_provider": "api",
     "track": "api",
     "uninstrument": "api",
     "unwrap": "api",
@@ -55,6 +59,8 @@ _HOME = {
     "UnpricedModel": "budgets",
     "budget": "budgets",
     "map_host": "instrumentation.hosts",
+    "Method": "instrumentation.provider",
+    "Provider": "instrumentation.provider",
     "Cost": "pricing",
     "calculate_cost": "pricing",
     "load_price_file": "pricing",

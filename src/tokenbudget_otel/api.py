@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from opentelemetry import context
 from opentelemetry.metrics import MeterProvider
@@ -24,6 +25,11 @@ INSTRUMENTORS: Final = {
     "anthropic": ("tokenbudget_otel.instrumentation.anthropic", "AnthropicInstrumentor"),
 }
 """The instrumentor of each SDK, by the name under which the SDK is imported."""
+
+_registered: dict[str, Any] = {}
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.instrumentation.provider import Provider
 
 C = TypeVar("C")
 
@@ -64,9 +70,8 @@ def instrument(
     }
     if stream_usage is not None:
         options["stream_usage"] = stream_usage
-    for sdk in INSTRUMENTORS:
-        instrumentor = _instrumentor(sdk)
-        if importlib.util.find_spec(sdk) is not None and not instrumentor.is_instrumented_by_opentelemetry:
+    for sdk in (*INSTRUMENTORS, *_registered):
+        if _installed(sdk) and not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.instrument(**options)
 
 
@@ -75,15 +80,42 @@ def uninstrument() -> None:
 
     >>> uninstrument()
     """
-    for sdk in INSTRUMENTORS:
-        instrumentor = _instrumentor(sdk)
-        if instrumentor.is_instrumented_by_opentelemetry:
+    for sdk in (*INSTRUMENTORS, *_registered):
+        if _installed(sdk) and (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
 
 
+def register_provider(provider: Provider) -> None:
+    """Make a provider of your own known to :func:`instrument` and :func:`wrap`, before they are called.
+
+    See :class:`tokenbudget_otel.instrumentation.provider.Provider` for how one is declared.
+
+    Raises:
+        ValueError: for an SDK that is known already.
+    """
+    if provider.sdk in INSTRUMENTORS:
+        raise ValueError(f"{provider.sdk} has an instrumentor of its own: {INSTRUMENTORS[provider.sdk][1]}")
+    known = _registered.get(provider.sdk)
+    if known is not None and known.declared != provider:
+        raise ValueError(f"{provider.sdk} is registered already, for {known.declared.name}")
+    if known is None:
+        _registered[provider.sdk] = provider.instrumentor()
+
+
 def _instrumentor(sdk: str) -> Any:
+    if sdk in _registered:
+        return _registered[sdk]()
     module, name = INSTRUMENTORS[sdk]
     return getattr(importlib.import_module(module), name)()
+
+
+def _installed(sdk: str) -> bool:
+    if sdk in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(sdk) is not None
+    except (ImportError, ValueError):  # the package around it is not there, or is something else
+        return False
 
 
 def wrap(client: C, **options: Any) -> C:
@@ -104,9 +136,11 @@ def wrap(client: C, **options: Any) -> C:
     """
     if "_tokenbudget_door" in getattr(client, "__dict__", ()):
         return client
-    sdk = next((kind.__module__.partition(".")[0] for kind in type(client).__mro__ if _names_sdk(kind)), None)
-    if sdk is None or not hasattr(client, "request"):
-        raise TypeError(f"tb.wrap knows clients of {', '.join(INSTRUMENTORS)}; {type(client)!r} is none of them")
+    sdk = _sdk_of(client)
+    if sdk is None:
+        raise TypeError(
+            f"tb.wrap knows clients of {', '.join((*INSTRUMENTORS, *_registered))}; {type(client)!r} is none of them"
+        )
     door = _instrumentor(sdk).door(**options)
     door.wrap(client)
     vars(client)["_tokenbudget_door"] = door
@@ -121,8 +155,13 @@ def unwrap(client: C) -> C:
     return client
 
 
-def _names_sdk(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in INSTRUMENTORS
+def _sdk_of(client: Any) -> str | None:
+    """The SDK that a client is of: the most derived of its classes that comes from one."""
+    for kind in type(client).__mro__:
+        for sdk in (*INSTRUMENTORS, *_registered):
+            if kind.__module__ == sdk or kind.__module__.startswith(sdk + "."):
+                return sdk
+    return None
 
 
 def track(

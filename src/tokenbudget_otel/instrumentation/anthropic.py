@@ -17,16 +17,11 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
+from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
-from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
+from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
-from tokenbudget_otel.instrumentation.stainless import (
-    Body,
-    Endpoint,
-    Opened,
-    StainlessDoor,
-    changed_options,
-)
+from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, Size
@@ -244,6 +239,7 @@ class AnthropicDoor(StainlessDoor):
     """The Anthropic SDK's door."""
 
     provider = PROVIDER
+    clients = ("Anthropic", "AsyncAnthropic")
     classes = CLASSES
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
@@ -265,7 +261,7 @@ class AnthropicDoor(StainlessDoor):
                 call.span.set_attribute(semconv.CONVERSATION_ID, conversation)
 
 
-class AnthropicInstrumentor(StainlessInstrumentor):
+class AnthropicInstrumentor(SdkInstrumentor):
     """Meters the ``anthropic`` SDK, including its clients for Bedrock, Vertex and Foundry.
 
     Options of :meth:`instrument`: ``tracer_provider``, ``meter_provider`` and ``former_names`` (set attributes
@@ -276,8 +272,7 @@ class AnthropicInstrumentor(StainlessInstrumentor):
     """
 
     sdk = "anthropic"
-    versions = ">= 1, < 3"
-    clients = ("Anthropic", "AsyncAnthropic")
+    versions = ">=1,<3"
 
-    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:
+    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         return AnthropicDoor(telemetry, meter)

@@ -36,6 +36,11 @@ class Watcher(Protocol):
 def watch(response: Any, watcher: Watcher) -> None:
     """Have ``watcher`` follow the body of ``response``, an unread response of httpx or httpx2."""
     response.stream = _body_class(type(response))(response.stream, watcher)
+    remember(watcher)
+
+
+def remember(watcher: Watcher) -> None:
+    """Have ``watcher`` ended when the program ends, if nothing else ends it."""
     deferred.start()
     _followed.add(watcher)
 
@@ -47,7 +52,7 @@ _followed: Final[weakref.WeakSet[Watcher]] = weakref.WeakSet()
 def _end_all() -> None:
     for watcher in tuple(_followed):
         if not watcher.done:
-            _end(watcher, "abandoned")
+            end(watcher, "abandoned")
 
 
 deferred.at_exit(_end_all)
@@ -61,6 +66,9 @@ A stream of the SDK that is dropped half-read is found by the collector, and wit
 finaliser takes the lock of the connection pool, on whatever thread the collector happens to run, perhaps one that holds
 the lock: the program hangs, with or without us (seen with httpx 0.28). Held here, that generator is never the
 collector's to end. Ours is, and it has the worker close what lies below."""
+
+hold = _held.add
+let_go = _held.discard
 
 
 class _Body:
@@ -89,10 +97,10 @@ class _Body:
             raise  # the reader let go; close() or the finaliser follows and knows more
         except BaseException as error:
             _held.discard(iterator)
-            _end(watcher, "failed", error)
+            end(watcher, "failed", error)
             raise
         _held.discard(iterator)
-        _end(watcher, "read")
+        end(watcher, "read")
 
     def close(self) -> None:
         if deferred.in_collector():
@@ -105,7 +113,7 @@ class _Body:
             self._stream.close()
         finally:
             _held.discard(self._iterator)
-            _end(self._watcher, how)
+            end(self._watcher, how)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watcher = self._watcher
@@ -118,18 +126,18 @@ class _Body:
         except GeneratorExit:
             raise
         except asyncio.CancelledError as error:
-            _end(watcher, "cancelled", error)
+            end(watcher, "cancelled", error)
             raise
         except BaseException as error:
-            _end(watcher, "failed", error)
+            end(watcher, "failed", error)
             raise
-        _end(watcher, "read")
+        end(watcher, "read")
 
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
         finally:
-            _end(self._watcher, "closed")
+            end(self._watcher, "closed")
 
     def __del__(self) -> None:
         watcher = self.__dict__.get("_watcher")
@@ -155,7 +163,8 @@ def _rest(watcher: Watcher) -> bytes:
         return b""
 
 
-def _end(watcher: Watcher, how: str, error: BaseException | None = None) -> None:
+def end(watcher: Watcher, how: str, error: BaseException | None = None) -> None:
+    """Tell ``watcher`` how its body ended; errors are ours, and inside the garbage collector it is done later."""
     if deferred.in_collector():
         deferred.defer(lambda: watcher.ended("abandoned", error))
         return

@@ -1,40 +1,54 @@
-"""The instrumentors of Stainless SDKs: one class, its parts named by each provider file."""
+"""The instrumentors: one class, its parts named by each provider file."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from importlib import metadata
 from types import ModuleType
 from typing import Any, ClassVar
 
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
-from tokenbudget_otel.instrumentation.guard import log_once
-from tokenbudget_otel.instrumentation.stainless import StainlessDoor
+from tokenbudget_otel.instrumentation.door import Door
+from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, meter
 
 
-class StainlessInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Puts a door before the clients of one SDK. One instance a class, as with every ``BaseInstrumentor``.
+class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """Puts a door before one SDK. One instance a class, as with every ``BaseInstrumentor``.
 
-    Subclasses name the SDK (``sdk``), its versions and client classes, and make the door.
+    Subclasses name the SDK and make the door. An SDK of a version that is not known is instrumented all the same, as
+    far as it is like the known ones, after one warning.
     """
 
     sdk: ClassVar[str]
-    versions: ClassVar[str]
-    clients: ClassVar[tuple[str, str]]
+    """The name under which the SDK is imported: ``openai``, ``google.genai``."""
 
-    _door: StainlessDoor | None = None
+    distribution: ClassVar[str | None] = None
+    """The name under which it is installed, where that is another one."""
+
+    versions: ClassVar[str]
+    """The versions that are known to work, as a requirement: ``>=2,<4``."""
+
+    _door: Door | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The SDK and its versions, as a requirement."""
-        return (f"{self.sdk} {self.versions}",)
+        return (f"{self.distribution or self.sdk} {self.versions}",)
 
-    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:
+    def instrument(self, **kwargs: Any) -> Any:
+        """Put the door up. Takes the options of the class, and ``skip_dep_check`` for likeness with others: a version
+        that is not known is warned of, not refused."""
+        return super().instrument(**{**kwargs, "skip_dep_check": True})
+
+    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         raise NotImplementedError
 
-    def door(self, **options: Any) -> StainlessDoor:
+    def door(self, **options: Any) -> Door:
         """A door with the given options, not yet put anywhere: for one client only."""
         telemetry = Telemetry.make(
             f"tokenbudget_otel.instrumentation.{self.sdk}",
@@ -50,15 +64,33 @@ class StainlessInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         # An SDK that the program has not imported yet is met when it does, not imported for its sake.
         wrapt.register_post_import_hook(lambda sdk: self._put(door, sdk), self.sdk)
 
-    def _put(self, door: StainlessDoor, sdk: ModuleType) -> None:
+    def _put(self, door: Door, sdk: ModuleType) -> None:
         if self._door is not door:
             return  # uninstrumented before the SDK was imported
+        self.check_version()
         try:
-            for name, is_async in zip(self.clients, (False, True), strict=True):
-                door.hook(_owner_of_request(getattr(sdk, name)), is_async=is_async)
+            door.install(sdk)
         except Exception as error:
             door.unhook()
             log_once(f"instrument {self.sdk}", error)
+
+    def check_version(self) -> None:
+        """Warn, once, of an SDK that is older or newer than what is known to work."""
+        name = self.distribution or self.sdk
+        try:
+            installed = metadata.version(name)
+            known = not self.versions or SpecifierSet(self.versions).contains(Version(installed), prereleases=True)
+        except (metadata.PackageNotFoundError, InvalidVersion):
+            return  # vendored, or built from somewhere: there is nothing to compare
+        if not known and (name, installed) not in _warned:
+            _warned.add((name, installed))
+            logger.warning(
+                "tokenbudget-otel knows %s %s; %s is installed. It is instrumented as far as it is like those: check "
+                "the counts, or install a version in that range.",
+                name,
+                self.versions.replace(" ", ""),
+                installed,
+            )
 
     def _uninstrument(self, **_kwargs: Any) -> None:
         if self._door is not None:
@@ -66,9 +98,4 @@ class StainlessInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._door = None
 
 
-def _owner_of_request(client: type) -> type:
-    """The base class that has ``request``: hooking it there covers the SDK's other clients (Bedrock, Vertex)."""
-    for base in client.__mro__:
-        if "request" in vars(base):
-            return base
-    raise AttributeError(f"{client.__qualname__} has no method `request`")
+_warned: set[tuple[str, str]] = set()

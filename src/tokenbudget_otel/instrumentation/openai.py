@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
+from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import logger
-from tokenbudget_otel.instrumentation.instrumentor import StainlessInstrumentor
+from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_streams import (
     CHUNK_HINTS,
@@ -35,13 +36,7 @@ from tokenbudget_otel.instrumentation.openai_streams import (
 )
 from tokenbudget_otel.instrumentation.openai_usage import audio_usage, chat_usage, image_usage, reported_cost
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
-from tokenbudget_otel.instrumentation.stainless import (
-    Body,
-    Endpoint,
-    Opened,
-    StainlessDoor,
-    changed_options,
-)
+from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, Size
@@ -353,6 +348,7 @@ class OpenAIDoor(StainlessDoor):
     """
 
     provider = PROVIDER
+    clients = ("OpenAI", "AsyncOpenAI")
     classes = CLASSES
 
     def __init__(self, telemetry: Telemetry, meter: Meter, *, stream_usage: bool = True) -> None:
@@ -422,7 +418,7 @@ class OpenAIDoor(StainlessDoor):
         super().finish(opened, outcome, facts, error)
 
 
-class OpenAIInstrumentor(StainlessInstrumentor):
+class OpenAIInstrumentor(SdkInstrumentor):
     """Meters the ``openai`` SDK, for OpenAI itself, Azure OpenAI and every compatible host.
 
     Options of :meth:`instrument`: ``tracer_provider``, ``meter_provider``, ``stream_usage`` (see
@@ -434,10 +430,9 @@ class OpenAIInstrumentor(StainlessInstrumentor):
     """
 
     sdk = "openai"
-    versions = ">= 2, < 4"
-    clients = ("OpenAI", "AsyncOpenAI")
+    versions = ">=2,<4"
 
-    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> StainlessDoor:
+    def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         asked = options.get("stream_usage")
         return OpenAIDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
 

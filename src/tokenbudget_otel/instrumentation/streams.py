@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from tokenbudget_otel.instrumentation.call import LlmCall
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.sizing import BYTES_PER_TOKEN
 from tokenbudget_otel.instrumentation.sse import EventScanner
 from tokenbudget_otel.usage import TokenUsage
 
@@ -25,8 +26,11 @@ EVERY_EVENT: Final = re.compile(rb"data:")
 NULL_USAGE: Final = re.compile(rb',\s*"usage":\s*null')
 """What servers write into every other chunk when usage was asked for; those in Python with a space."""
 
-BROKEN_CONNECTION: Final = frozenset(("RemoteProtocolError", "ReadError"))
-"""Errors of httpx and httpx2 when a connection ends in the middle of a body."""
+BROKEN_CONNECTION: Final = frozenset(
+    ("RemoteProtocolError", "ReadError", "ClientPayloadError", "IncompleteRead", "ProtocolError",
+     "ChunkedEncodingError", "ResponseStreamingError")
+)  # fmt: skip
+"""Errors of httpx, httpx2, aiohttp, urllib3, requests and botocore when a connection ends in the middle of a body."""
 
 
 class StreamReader(Protocol):
@@ -46,6 +50,53 @@ class StreamReader(Protocol):
 
     def event(self, data: bytes) -> bool:
         """Take the data of an event; say whether it is to be withheld from the program."""
+
+
+class ItemReader(Protocol):
+    """Follows a response that the SDK hands over item by item, and knows what the items said.
+
+    ``complete`` and ``usage_is_final`` are those of :class:`StreamReader`.
+    """
+
+    @property
+    def complete(self) -> bool: ...
+
+    @property
+    def usage_is_final(self) -> bool: ...
+
+    @property
+    def facts(self) -> ResponseFacts: ...
+
+    def item(self, item: Any) -> bool:
+        """Take an item; say whether it is to be withheld from the program."""
+
+    def text_tokens(self) -> int:
+        """An estimate of the output tokens in the items so far."""
+
+
+@dataclass(slots=True)
+class TextCount:
+    """Text as it arrives, in tokens: one for every four bytes, and at least one for every piece.
+
+    >>> count = TextCount()
+    >>> count.add("Hello"); count.add(" there"); count.add("!")
+    >>> count.tokens
+    3
+    """
+
+    bytes: int = 0
+    pieces: int = 0
+
+    def add(self, piece: Any) -> None:
+        """Take a piece; anything that is not text, or empty, counts nothing."""
+        if isinstance(piece, str) and piece:
+            self.bytes += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
+            self.pieces += 1
+
+    @property
+    def tokens(self) -> int:
+        """The estimate so far."""
+        return max(-(-self.bytes // BYTES_PER_TOKEN), self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,40 +187,47 @@ class StreamWatcher:
         if self.done:
             return
         self.done = True
-        reader = self._reader
-        facts = reader.facts
-        outcome = _OUTCOMES[how]
-        if facts.error is not None:
-            outcome = "failed"
-        elif reader.complete and how in ("read", "closed", "abandoned"):
-            outcome = "completed"
-        elif how == "read":
-            outcome = "cut"
-            facts.error = ("incomplete_stream", "The stream ended before its final event.")
-        elif type(error).__name__ in BROKEN_CONNECTION:
-            outcome = "cut"
-        if not reader.usage_is_final and not facts.unfinished:
-            facts.usage = self._evidence(facts.usage)
-            facts.estimated = True
+        outcome, facts = conclude(self._reader, how, error, self._call, self._tokens)
         self._finish(outcome, facts, error if how == "failed" else None)
 
-    def _evidence(self, known: TokenUsage | None) -> TokenUsage:
-        """The best that can be said of a stream whose final count never came."""
-        seen = known or TokenUsage()
-        text_tokens = self._tokens()
-        return seen.replace(
-            input_tokens=self._call.request.size().input_tokens if seen.input_tokens is None else seen.input_tokens,
-            output_tokens=max(text_tokens, seen.output_tokens or 0),
+
+def conclude(
+    reader: StreamReader | ItemReader,
+    how: str,
+    error: BaseException | None,
+    call: LlmCall,
+    text_tokens: Callable[[], int],
+) -> tuple[str, ResponseFacts]:
+    """The outcome of a stream that ended, and what is known of it: the provider's count, or the evidence."""
+    facts = reader.facts
+    outcome = OUTCOMES[how]
+    if facts.error is not None:
+        outcome = "failed"
+    elif reader.complete and how in ("read", "closed", "abandoned"):
+        outcome = "completed"
+    elif how == "read":
+        outcome = "cut"
+        facts.error = ("incomplete_stream", "The stream ended before its final event.")
+    elif type(error).__name__ in BROKEN_CONNECTION:
+        outcome = "cut"
+    if not reader.usage_is_final and not facts.unfinished:
+        seen = facts.usage or TokenUsage()
+        facts.usage = seen.replace(
+            input_tokens=call.request.size().input_tokens if seen.input_tokens is None else seen.input_tokens,
+            output_tokens=max(text_tokens(), seen.output_tokens or 0),
         )
+        facts.estimated = True
+    return outcome, facts
 
 
-_OUTCOMES: Final = {
+OUTCOMES: Final = {
     "read": "completed",
     "closed": "closed",
     "cancelled": "cancelled",
     "abandoned": "abandoned",
     "failed": "failed",
 }
+"""How a body ended, in the words of ``tokenbudget.call.outcome``, as far as its content says nothing else."""
 
 
 class JsonWatcher:
@@ -204,7 +262,7 @@ class JsonWatcher:
             self._finish("completed", self._read(data), None)
             return
         # Closed, failed or cut before the usage could be read: the input, at least, was used.
-        outcome = "cut" if how == "read" else _OUTCOMES[how]
+        outcome = "cut" if how == "read" else OUTCOMES[how]
         self._finish(outcome, ResponseFacts(estimated=True), error)
 
 
@@ -227,7 +285,7 @@ class OpaqueWatcher:
     def ended(self, how: str, error: BaseException | None = None) -> None:
         if not self.done:
             self.done = True
-            self._finish(_OUTCOMES[how], self._facts, error)
+            self._finish(OUTCOMES[how], self._facts, error)
 
 
 def decoder(response: Any) -> Callable[[bytes], bytes] | None:

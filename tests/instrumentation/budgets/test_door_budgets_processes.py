@@ -200,7 +200,7 @@ def tables(meter: Meter) -> dict[str, int]:
     ledger = meter.enforcer.ledger
     return {
         "open holds": len(ledger._open),
-        "deadlines beyond the slack": max(0, len(ledger._deadlines) - 64),
+        "deadlines beyond the slack": max(0, len(ledger._deadlines) - 256),
         "window ends": len(ledger._window_ends),
         "keys": len(ledger._counters),
         "warnings told": len(meter.enforcer._told),

@@ -1,0 +1,401 @@
+"""The way of one call through a door, whatever the SDK: admitted, sent, read, and ended once.
+
+A door is put before the methods of an SDK that send requests. Subclasses say how a request is recognised
+(:meth:`Door.open`) and how its answer is read (:meth:`Door.returned`); the lifetime is here, once for sync and
+async. What a door knows of an API is data: :class:`Endpoint`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tokenbudget_otel.budgets import BudgetExceeded
+from tokenbudget_otel.instrumentation import followed
+from tokenbudget_otel.instrumentation.call import LlmCall, open_request
+from tokenbudget_otel.instrumentation.content import Content, record_content
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
+from tokenbudget_otel.instrumentation.failures import provably_unbilled
+from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.nesting import under_way
+from tokenbudget_otel.instrumentation.streams import ItemReader, StreamFormat
+from tokenbudget_otel.instrumentation.telemetry import Telemetry
+from tokenbudget_otel.meter import Meter, Size
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a door knows of one endpoint or method.
+
+    Attributes:
+        operation: ``gen_ai.operation.name``.
+        size: the size of a request, from its body and its options.
+        attributes: span attributes of a request.
+        read: what a response says; given the SDK's object or plain JSON, and the request's body and provider.
+        stream: how a streamed body is read, given the request's body and provider; ``None`` where there is none.
+        items: makes the reader of a response that the SDK hands over item by item, from body and provider.
+        wants_usage: whether a stream reports usage only when ``stream_options.include_usage`` asks for it.
+        binary: what is known of a response that is not JSON, from the request's body.
+        billed: whether a request costs anything; budgets are not asked for one that does not.
+        content: how its messages are read, where content is captured.
+    """
+
+    operation: str
+    size: Callable[[Body, Any], Size]
+    attributes: Callable[[Body], Mapping[str, Any]]
+    read: Callable[[Any, Body, str], ResponseFacts]
+    stream: Callable[[Body, str], StreamFormat] | None = None
+    items: Callable[[Body, str], ItemReader] | None = None
+    wants_usage: bool = False
+    binary: Callable[[Body], ResponseFacts] | None = None
+    billed: bool = True
+    content: Content | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who a client talks to: provider name by the conventions, and address."""
+
+    provider: str
+    host: str | None = None
+    port: int | None = None
+
+
+class Opened:
+    """A call that is under way, and what its end needs to know.
+
+    Attributes:
+        key: what tells this request from another one that is sent while it is under way.
+        covers: whether every call that is made on the way to its answer is part of this one.
+        options: what the SDK is given in place of ``plain_options``, where a door changed the request.
+        billed_before: whether an earlier attempt may have been billed.
+        answer: what an answer was parsed from, kept for the case that the parser raises.
+    """
+
+    __slots__ = ("answer", "asked_usage", "base_url", "billed_before", "body", "call", "covers", "endpoint", "key",
+                 "options", "peer", "plain_options")  # fmt: skip
+
+    def __init__(
+        self,
+        call: LlmCall,
+        endpoint: Endpoint,
+        body: Body,
+        peer: Peer,
+        options: Any = None,
+        *,
+        key: Any = None,
+        covers: bool = False,
+    ) -> None:
+        self.call = call
+        self.endpoint = endpoint
+        self.body = body
+        self.peer = peer
+        self.options = self.plain_options = options
+        self.key = options if key is None else key
+        self.covers = covers
+        self.asked_usage = False
+        self.answer: Any = None
+        self.billed_before = False
+        self.base_url = ""
+
+
+class Door:
+    """Stands before the methods of one SDK that send requests.
+
+    Args:
+        telemetry: where spans and metrics go.
+        meter: where calls are admitted and settled.
+    """
+
+    provider: ClassVar[str]
+    """Who the SDK talks to unless its client says otherwise."""
+
+    def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
+        self.telemetry = telemetry
+        self.meter = meter
+        # Weakly, both: the hook of a client holds the client.
+        self._hooked: list[tuple[weakref.ref[Any], str, Any, weakref.ref[Any]]] = []
+        self._open = True
+
+    # --- what a subclass provides ------------------------------------------------------------------------------
+
+    def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
+        """Admit a call, or ``None`` where the request is not metered. Subclasses see that nothing but a refusal
+        comes out (:meth:`admit` does).
+
+        Raises:
+            BudgetExceeded: when a budget refuses it; nothing else.
+        """
+        raise NotImplementedError
+
+    def pass_on(
+        self, original: Callable[..., Any], client: Any, opened: Opened, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Hand the request to the SDK; gives what the SDK gives (something to await, where it is async)."""
+        return original(client, *args, **kwargs)
+
+    def returned(self, opened: Opened, result: Any) -> Any:
+        """The SDK returned: read the answer, or follow it if it is still to come. Gives what the program gets."""
+        try:
+            if opened.endpoint.items is not None and followed.is_stream(result):
+                reader = opened.endpoint.items(opened.body, opened.peer.provider)
+                return followed.follow(result, followed.ItemWatcher(self, opened, reader))
+            self.finish(opened, "completed", self.facts(opened, result))
+        except Exception as error:
+            log_once("read a response", error)
+            self._finish_unknown(opened)
+        return result
+
+    def refused_change(self, opened: Opened, error: BaseException) -> bool:
+        """Whether ``error`` says that the server will not have the request as we changed it."""
+        return False
+
+    def install(self, sdk: Any) -> None:
+        """Hook what is to be hooked of the SDK's top module."""
+        raise NotImplementedError
+
+    def wrap(self, client: Any) -> None:
+        """Hook one client only.
+
+        Raises:
+            TypeError: for a client that this door does not know.
+        """
+        raise NotImplementedError
+
+    # --- installing --------------------------------------------------------------------------------------------
+
+    def hook(self, owner: Any, name: str, *, is_async: bool | None = None) -> None:
+        """Put the door before a method of a class."""
+        original = vars(owner)[name]
+        self.put(owner, name, self.hooked(original, is_async=is_async))
+
+    def hook_function(self, module: Any, name: str) -> None:
+        """Put the door before a function of a module."""
+        original = vars(module)[name]
+
+        @functools.wraps(original)
+        def without_client(_client: None, *args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        is_async = inspect.iscoroutinefunction(original)
+        hooked = self.hooked(without_client, is_async=is_async)
+
+        if is_async:
+
+            @functools.wraps(original)
+            async def function(*args: Any, **kwargs: Any) -> Any:
+                return await hooked(None, *args, **kwargs)
+        else:
+
+            @functools.wraps(original)
+            def function(*args: Any, **kwargs: Any) -> Any:
+                return hooked(None, *args, **kwargs)
+
+        self.put(module, name, function)
+
+    def hook_client(self, client: Any, name: str, *, is_async: bool | None = None) -> None:
+        """Put the door before a method of one object only."""
+        original = getattr(type(client), name)
+        self.put(client, name, functools.partial(self.hooked(original, is_async=is_async), client))
+
+    def put(self, owner: Any, name: str, replacement: Any) -> None:
+        """Replace an attribute of a class, a module or an object until :meth:`unhook`."""
+        self._hooked = [hook for hook in self._hooked if hook[0]() is not None]
+        self._hooked.append((weakref.ref(owner), name, vars(owner).get(name), weakref.ref(replacement)))
+        setattr(owner, name, replacement)
+
+    def unhook(self) -> None:
+        """Restore what was there. Where somebody else has since put a hook of their own on top, the door cannot be
+        taken out from under it: it stays, and lets everything through."""
+        self._open = False
+        for reference, name, previous, replacement in reversed(self._hooked):
+            owner = reference()
+            if owner is None or vars(owner).get(name) is not replacement():
+                continue
+            if previous is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, previous)
+        self._hooked.clear()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the door still meters; one that was taken off lets everything through."""
+        return self._open
+
+    def hooked(self, original: Callable[..., Any], *, is_async: bool | None = None) -> Callable[..., Any]:
+        """``original``, a method that sends a request, with the door before it."""
+        if is_async is None:
+            is_async = inspect.iscoroutinefunction(original)
+        return self._hooked_async(original) if is_async else self._hooked_sync(original)
+
+    def _hooked_sync(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        door = self
+
+        @functools.wraps(original)
+        def through(self: Any, *args: Any, **kwargs: Any) -> Any:
+            opened = door.open(self, args, kwargs) if door._open else None
+            if opened is None:
+                return original(self, *args, **kwargs)
+            while True:
+                token = under_way.set(opened)
+                try:
+                    with opened.call:
+                        result = door.pass_on(original, self, opened, args, kwargs)
+                except BaseException as error:
+                    if door.failed(opened, error):
+                        raise
+                    continue
+                finally:
+                    under_way.reset(token)
+                return door.returned(opened, result)
+
+        return through
+
+    def _hooked_async(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        door = self
+
+        @functools.wraps(original)
+        async def through(self: Any, *args: Any, **kwargs: Any) -> Any:
+            opened = door.open(self, args, kwargs) if door._open else None
+            if opened is None:
+                return await original(self, *args, **kwargs)
+            while True:
+                token = under_way.set(opened)
+                try:
+                    with opened.call:
+                        result = await door.pass_on(original, self, opened, args, kwargs)
+                except BaseException as error:
+                    if door.failed(opened, error):
+                        raise
+                    continue
+                finally:
+                    under_way.reset(token)
+                return door.returned(opened, result)
+
+        return through
+
+    # --- one call ----------------------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        peer: Peer,
+        endpoint: Endpoint,
+        body: Body,
+        options: Any = None,
+        *,
+        model: str | None = None,
+        tier: str | None = None,
+        key: Any = None,
+        covers: bool = False,
+    ) -> Opened:
+        """Admit a call whose request has been read.
+
+        Args:
+            model: the model that is asked for; the body's ``model`` by default.
+            tier: the service tier that is asked for.
+            options: what else the request consists of; given to ``endpoint.size``.
+            key, covers: see :class:`Opened`.
+
+        Raises:
+            BudgetExceeded: when a budget refuses it.
+        """
+        request = open_request(
+            peer.provider,
+            (text(body.get("model")) or "") if model is None else model,
+            endpoint.operation,
+            functools.partial(endpoint.size, body, options),
+            tier=tier,
+        )
+        call = LlmCall(
+            self.telemetry,
+            self.meter,
+            request,
+            server=(peer.host, peer.port),
+            attributes=functools.partial(endpoint.attributes, body),
+            admit=endpoint.billed,
+        )
+        return Opened(call, endpoint, body, peer, options, key=key, covers=covers)
+
+    def failed(self, opened: Opened, error: BaseException) -> bool:
+        """The SDK raised. True where that is the end of the call; False where it is to be tried unchanged."""
+        try:
+            if opened.options is not opened.plain_options and self.refused_change(opened, error):
+                opened.options = opened.plain_options
+                opened.asked_usage = False
+                return False
+            cancelled = not isinstance(error, Exception)
+            if opened.answer is not None:
+                self.finish(opened, "failed", self.facts(opened, opened.answer), None if cancelled else error)
+                return True
+            opened.call.finish(
+                "cancelled" if cancelled else "failed",
+                ResponseFacts(estimated=True),
+                None if cancelled else error,
+                # Looking costs nothing, so a look that fails has not cost anything either.
+                billed=opened.endpoint.billed and (opened.billed_before or not provably_unbilled(error)),
+            )
+        except Exception as problem:
+            log_once("end a failed call", problem)
+        return True
+
+    def facts(self, opened: Opened, data: Any) -> ResponseFacts:
+        """What ``data``, a response, says; nothing where it cannot be read."""
+        endpoint = opened.endpoint
+        try:
+            facts = endpoint.read(data, opened.body, opened.peer.provider)
+            if self.telemetry.capture and endpoint.content is not None:
+                facts.output = endpoint.content.response(data)
+            return facts
+        except Exception as error:
+            log_once("read a response", error)
+            return ResponseFacts()
+
+    def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
+        """End a call whose response has been read, as far as it came."""
+        self._record_content(opened, facts)
+        if facts.unfinished:
+            opened.call.finish("background", facts, keep_ticket=True)
+        else:
+            opened.call.finish(
+                "failed" if facts.error is not None and outcome == "completed" else outcome, facts, error
+            )
+
+    def _record_content(self, opened: Opened, facts: ResponseFacts) -> None:
+        capture, content, call = self.telemetry.capture, opened.endpoint.content, opened.call
+        if capture and content is not None and call.owns_span:
+            try:
+                record_content(
+                    capture, content, opened.body, facts.output, call.span, self.telemetry.logger, call.context
+                )
+            except Exception as error:
+                log_once("capture content", error)
+
+    def _finish_unknown(self, opened: Opened) -> None:
+        try:
+            if not opened.call.finished:
+                opened.call.finish("completed", ResponseFacts(estimated=True))
+        except Exception as error:
+            log_once("end a call", error)
+
+
+def refusals_only(read: Callable[..., Opened | None]) -> Callable[..., Opened | None]:
+    """A method ``open`` of a door, of which nothing but a refusal comes out: other errors are ours, and logged."""
+
+    @functools.wraps(read)
+    def open_(*args: Any, **kwargs: Any) -> Opened | None:
+        try:
+            return read(*args, **kwargs)
+        except BudgetExceeded:
+            raise
+        except Exception as error:
+            log_once("read a request", error)
+            return None
+
+    return open_

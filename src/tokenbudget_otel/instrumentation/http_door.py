@@ -1,0 +1,98 @@
+"""Doors of SDKs that work with httpx: what they do with the HTTP response that carries the answer."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tokenbudget_otel.instrumentation import aws_frames, bodies
+from tokenbudget_otel.instrumentation.content import capturing
+from tokenbudget_otel.instrumentation.door import Door, Opened
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get
+from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS
+from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.streams import JsonWatcher, OpaqueWatcher, StreamWatcher, decoder
+
+
+class HttpDoor(Door):
+    """A door that sees the HTTP response: it reads the JSON of one that has been read, and follows the body of one
+    that the program has yet to read, below the SDK's own objects."""
+
+    def returned(self, opened: Opened, result: Any) -> Any:
+        """Read the response, or follow its body if that is still to come."""
+        try:
+            response = http_response(result)
+            if response is None:
+                self.finish(opened, "completed", self.facts(opened, result))
+            elif response.status_code >= 400:
+                self._answered_with_error(opened, response)
+            elif response.is_closed or response.is_stream_consumed:
+                self._read_body(opened, response)
+            else:
+                self._watch(opened, response)
+        except Exception as error:
+            log_once("read a response", error)
+            self._finish_unknown(opened)
+        return result
+
+    def _answered_with_error(self, opened: Opened, response: Any) -> None:
+        """The SDK is about to raise: it makes its errors above the method that is hooked."""
+        opened.call.finish(
+            "failed",
+            ResponseFacts(estimated=True, error=(str(response.status_code), response.reason_phrase)),
+            billed=opened.endpoint.billed and response.status_code not in UNBILLED_STATUS,
+        )
+
+    def _read_body(self, opened: Opened, response: Any) -> None:
+        kind = _content_type(response)
+        if (watcher := self._stream_watcher(opened, kind, None)) is not None:
+            shown = watcher.whole(response.content)
+            if opened.asked_usage and shown != response.content:
+                response._content = shown  # a transport of the program's own has read it already
+            return
+        if opened.endpoint.binary is not None and "json" not in kind:
+            facts = opened.endpoint.binary(opened.body)
+        else:
+            try:
+                data = json.loads(response.content)
+            except Exception:  # no JSON, or a response of somebody's own making: nothing is known of it
+                data = None
+            facts = self.facts(opened, data)
+        self.finish(opened, "completed", facts)
+
+    def _stream_watcher(
+        self, opened: Opened, kind: str, decode: Callable[[bytes], bytes] | None
+    ) -> StreamWatcher | None:
+        endpoint = opened.endpoint
+        framed = aws_frames.CONTENT_TYPE in kind
+        if endpoint.stream is None or not (framed or "text/event-stream" in kind):
+            return None
+        if framed:
+            decode = aws_frames.unpacker(decode)
+        form = endpoint.stream(opened.body, opened.peer.provider)
+        if self.telemetry.capture and endpoint.content is not None:
+            form = capturing(form, endpoint.content)
+        finish = functools.partial(self.finish, opened)
+        return StreamWatcher(opened.call, form, decode, hide_usage=opened.asked_usage, finish=finish)
+
+    def _watch(self, opened: Opened, response: Any) -> None:
+        kind, decode = _content_type(response), decoder(response)
+        finish = functools.partial(self.finish, opened)
+        watcher: bodies.Watcher | None = self._stream_watcher(opened, kind, decode)
+        if watcher is None and opened.endpoint.binary is not None and "json" not in kind:
+            watcher = OpaqueWatcher(opened.call, opened.endpoint.binary(opened.body), finish)
+        bodies.watch(response, watcher or JsonWatcher(functools.partial(self.facts, opened), finish, decode))
+
+
+def http_response(result: Any) -> Any:
+    """The HTTP response in what an SDK returned: a stream, a raw response or the response itself."""
+    for candidate in (result, get(result, "http_response"), get(result, "response")):
+        if candidate is not None and hasattr(candidate, "is_stream_consumed") and hasattr(candidate, "headers"):
+            return candidate
+    return None
+
+
+def _content_type(response: Any) -> str:
+    return str(response.headers.get("content-type") or "").lower()
