@@ -6,7 +6,7 @@ READY := .venv/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types format docs bench prices lock compat check clean
+.PHONY: help demo test soak lint types format coverage docs bench prices lock compat check clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ format: $(READY)  ## put the code in shape
 
 bench: $(READY)  ## the benchmarks, each beside its floor in one run
 	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+coverage: $(READY)  ## write the table of what is covered from the rows of the contract suite
+	$(BIN)/python tools/make_coverage.py
 
 prices: $(READY)  ## take the newest prices into the catalog
 	$(BIN)/python -m pip install --quiet --upgrade genai-prices

@@ -32,6 +32,9 @@ if os.environ.get("CI"):
 @pytest.fixture(scope="session")
 def _simulator() -> Iterator[Simulator]:
     with Simulator(seed=7) as simulator:
+        # Who answers at 127.0.0.1 is not known by itself; programs that tests start are told as well.
+        tb.map_host(simulator.openai_url, "openai")
+        os.environ["TOKENBUDGET_HOSTS"] = f"{simulator.openai_url}=openai"
         yield simulator
 
 

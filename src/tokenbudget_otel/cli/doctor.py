@@ -128,23 +128,31 @@ def _sdks() -> Iterator[Finding]:
 
     from tokenbudget_otel.api import INSTRUMENTORS, _instrumentor
 
-    registered = {point.name: point for point in metadata.entry_points(group="opentelemetry_instrumentor")}
-    for sdk in INSTRUMENTORS:
-        version = _version(sdk)
+    registered = {point.value for point in metadata.entry_points(group="opentelemetry_instrumentor")}
+    absent = []
+    for sdk, (module, name) in INSTRUMENTORS.items():
         (wanted,) = (Requirement(each) for each in _instrumentor(sdk).instrumentation_dependencies())
+        version = _version(wanted.name)
         if version is None:
-            yield Finding("note", sdk, "is not installed", f"if you use it: pip install '{wanted}'")
+            absent.append(wanted.name)
         elif wanted.specifier.contains(version, prereleases=True):
-            yield Finding("ok", sdk, f"{version}, is metered")
+            yield Finding("ok", wanted.name, f"{version}, is metered")
         else:
-            yield Finding("attention", sdk, f"{version} is not supported", f"install one of {wanted.specifier}")
-        if f"tokenbudget-{sdk}" not in registered:
             yield Finding(
                 "attention",
-                f"tokenbudget-{sdk}",
+                wanted.name,
+                f"{version} is not known: it is metered as far as it is like {wanted.specifier}",
+                f"check the counts, or install one of {wanted.specifier}",
+            )
+        if version is not None and f"{module}:{name}" not in registered:
+            yield Finding(
+                "attention",
+                wanted.name,
                 "is not registered with OpenTelemetry's auto-instrumentation",
                 "install tokenbudget-otel again: pip install --force-reinstall --no-deps tokenbudget-otel",
             )
+    if absent:
+        yield Finding("note", "other SDKs", f"not installed, would be metered: {', '.join(absent)}")
 
 
 def _peers() -> Iterator[Finding]:

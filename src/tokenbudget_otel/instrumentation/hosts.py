@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tokenbudget_otel.instrumentation.guard import logger
+
 HOSTS: Final = (
     ("api.openai.com", "openai"),
     ("openai.azure.com", "azure.ai.openai"),
+    ("openai.azure.us", "azure.ai.openai"),
+    ("openai.azure.cn", "azure.ai.openai"),
     ("cognitiveservices.azure.com", "azure.ai.openai"),
+    ("services.ai.azure.com/models", "azure.ai.inference"),
     ("services.ai.azure.com", "azure.ai.openai"),
     ("inference.ai.azure.com", "azure.ai.inference"),
     ("models.ai.azure.com", "azure.ai.inference"),
@@ -20,6 +26,7 @@ HOSTS: Final = (
     ("api.groq.com", "groq"),
     ("api.x.ai", "x_ai"),
     ("api.mistral.ai", "mistral_ai"),
+    ("codestral.mistral.ai", "mistral_ai"),
     ("api.perplexity.ai", "perplexity"),
     ("api.together.xyz", "together"),
     ("api.together.ai", "together"),
@@ -30,15 +37,42 @@ HOSTS: Final = (
     ("api.cohere.com", "cohere"),
     ("api.cerebras.ai", "cerebras"),
     ("api.novita.ai", "novita"),
+    ("api.deepinfra.com", "deepinfra"),
+    ("api.sambanova.ai", "sambanova"),
+    ("api.hyperbolic.xyz", "hyperbolic"),
+    ("api.minimax.io", "minimax"),
+    ("api.z.ai", "zai"),
+    ("open.bigmodel.cn", "zhipuai"),
+    ("ai-gateway.vercel.sh", "vercel_ai_gateway"),
+    ("dashscope.aliyuncs.com", "dashscope"),
+    ("dashscope-intl.aliyuncs.com", "dashscope"),
+    ("dashscope-us.aliyuncs.com", "dashscope"),
     ("integrate.api.nvidia.com", "nvidia"),
     ("router.huggingface.co", "huggingface"),
+    ("models.github.ai", "github_models"),
+    ("githubcopilot.com", "github_copilot"),
+    ("ollama.com", "ollama"),
     ("generativelanguage.googleapis.com", "gcp.gemini"),
     ("aiplatform.googleapis.com", "gcp.vertex_ai"),
     ("ml.cloud.ibm.com", "ibm.watsonx.ai"),
 )
-"""Hosts by their ending: a host is its own entry or a subdomain of one."""
+"""Hosts by their ending: a host is its own entry or a subdomain of one. Some serve two things, by path."""
 
-BEDROCK: Final = re.compile(r"bedrock[a-z-]*\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)$")
+PATTERNS: Final = (
+    (re.compile(r"bedrock[a-z-]*\.[a-z0-9-]+\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"), "aws.bedrock"),
+    (re.compile(r"[a-z0-9-]+-aiplatform\.googleapis\.com"), "gcp.vertex_ai"),
+    (re.compile(r"aiplatform\.[a-z0-9-]+\.rep\.googleapis\.com"), "gcp.vertex_ai"),
+)
+"""Hosts with a region in the middle of their name."""
+
+COMPATIBLE: Final = "openai_compatible"
+"""Who answers a client of OpenAI's SDK at a host that nobody has named. The catalog has no such provider: a model that
+is called as one of OpenAI's is not priced as one there."""
+
+OLLAMA_PORT: Final = 11434
+LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
+
+HOSTS_VARIABLE: Final = "TOKENBUDGET_HOSTS"
 
 _configured: dict[str, str] = {}
 
@@ -46,12 +80,16 @@ _configured: dict[str, str] = {}
 def map_host(base_url: str, provider: str) -> None:
     """Say who answers at a base URL that the table does not know: a gateway, a proxy, a model server.
 
-    ``base_url`` is a host (``llm.example.com``, ``localhost:8000``) or the beginning of a URL.
+    ``base_url`` is a host (``llm.example.com``, ``localhost:8000``) or the beginning of a URL, up to a ``/``. Where
+    several fit, the longest counts. ``TOKENBUDGET_HOSTS`` says the same from outside: ``host=provider,…``.
+
+    Raises:
+        ValueError: if one of the two is empty.
 
     >>> map_host("http://llm.example.com/groq", "groq")
     >>> provider_of("http://llm.example.com/groq/v1/", "openai")
     'groq'
-    >>> provider_of("http://llm.example.com/other/v1/", "openai")
+    >>> provider_of("http://llm.example.com/groq-new/v1/", "openai")
     'openai'
     """
     if not base_url or not provider:
@@ -60,7 +98,7 @@ def map_host(base_url: str, provider: str) -> None:
 
 
 def provider_of(base_url: str, default: str) -> str:
-    """The provider at ``base_url``; ``default`` (the SDK's own) for a host that is not known.
+    """The provider at ``base_url``; ``default`` for a host that is not known.
 
     >>> provider_of("https://my-team.openai.azure.com/openai/", "openai")
     'azure.ai.openai'
@@ -68,16 +106,42 @@ def provider_of(base_url: str, default: str) -> str:
     'deepseek'
     """
     url = base_url.lower()
-    for start, provider in _configured.items():
-        if url.startswith(start) or url.partition("://")[2].startswith(start):
+    if (named := _named(url)) is not None:
+        return named
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    for entry, provider in HOSTS:
+        ending, slash, path = entry.partition("/")
+        if (host == ending or host.endswith("." + ending)) and parts.path.startswith(slash + path):
             return provider
-    host = urlsplit(url).hostname or ""
-    for ending, provider in HOSTS:
-        if host == ending or host.endswith("." + ending):
+    for pattern, provider in PATTERNS:
+        if pattern.fullmatch(host):
             return provider
-    if host.endswith("-aiplatform.googleapis.com"):
-        return "gcp.vertex_ai"
-    return "aws.bedrock" if BEDROCK.search(host) else default
+    if host in LOOPBACK and _port(parts) == OLLAMA_PORT:
+        return "ollama"
+    return default
+
+
+def _named(url: str) -> str | None:
+    """The provider that the program has named for a URL in lower case."""
+    if not _configured:
+        return None
+    bare = url.partition("://")[2]
+    fitting = [start for start in _configured if _begins(url, start) or _begins(bare, start)]
+    return _configured[max(fitting, key=len)] if fitting else None
+
+
+def _begins(url: str, start: str) -> bool:
+    """Whether ``url`` begins with ``start``, and does not go on in the middle of a name or a number."""
+    return url.startswith(start) and url[len(start) : len(start) + 1] in ("", "/", ":", "?")
+
+
+def _port(parts: Any) -> int | None:
+    try:
+        port: int | None = parts.port
+    except ValueError:
+        return None
+    return port
 
 
 def by_class(client: Any, table: Mapping[str, str]) -> str | None:
@@ -86,3 +150,34 @@ def by_class(client: Any, table: Mapping[str, str]) -> str | None:
         if (provider := table.get(kind.__name__)) is not None:
             return provider
     return None
+
+
+_told: set[str] = set()
+
+
+def tell_of_unknown(base_url: str) -> None:
+    """Say, once for each host, that what is called there has no price until somebody says whose it is."""
+    host = urlsplit(base_url).netloc
+    if host and host not in _told:
+        _told.add(host)
+        logger.warning(
+            "tokenbudget-otel does not know who answers at %s, so that models there have no prices but those set with "
+            "tb.register_model. Say who it is with tb.map_host(%r, 'openai'), or %s=%s=openai.",
+            host,
+            host,
+            HOSTS_VARIABLE,
+            host,
+        )
+
+
+def _read_variable(said: str) -> None:
+    """Name the hosts that ``TOKENBUDGET_HOSTS`` names."""
+    for part in said.split(","):
+        base_url, equals, provider = part.strip().rpartition("=")
+        if base_url.strip() and provider.strip():
+            map_host(base_url.strip(), provider.strip())
+        elif part.strip():
+            logger.warning("%s: %r is not host=provider; it is passed over.", HOSTS_VARIABLE, part.strip())
+
+
+_read_variable(os.environ.get(HOSTS_VARIABLE, ""))

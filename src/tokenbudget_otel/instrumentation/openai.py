@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened
+from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import logger
+from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_streams import (
@@ -356,6 +357,14 @@ class OpenAIDoor(StainlessDoor):
         self._stream_usage = stream_usage
         self._refusing: set[str] = set()
         self._background = BackgroundResponses(meter)
+
+    def peer(self, client: Any) -> Peer:
+        """Who ``client`` talks to. Half the world speaks OpenAI's API: a host is OpenAI's only if it is known to be."""
+        url = client.base_url
+        provider = by_class(client, self.classes) or provider_of(str(url), COMPATIBLE)
+        if provider == COMPATIBLE:
+            tell_of_unknown(str(url))
+        return Peer(provider, url.host, url.port)
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         method = method.lower()

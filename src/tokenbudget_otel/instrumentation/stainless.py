@@ -55,7 +55,11 @@ class StainlessDoor(HttpDoor):
 
     def install(self, sdk: Any) -> None:
         for name, is_async in zip(self.clients, (False, True), strict=True):
-            owner = _owner_of_request(getattr(sdk, name))
+            try:
+                owner = _owner_of_request(getattr(sdk, name))
+            except AttributeError as error:  # not in this version; the other client may be
+                log_once(f"instrument {sdk.__name__}.{name}", error)
+                continue
             self.hook(owner, "request", is_async=is_async)
             if (retry := vars(owner).get("_sleep_for_retry")) is not None:
                 self.put(owner, "_sleep_for_retry", _noting_attempts(retry))

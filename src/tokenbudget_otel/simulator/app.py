@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from tokenbudget_otel.simulator import admin, anthropic, openai
 from tokenbudget_otel.simulator.behaviour import Behaviour
 from tokenbudget_otel.simulator.books import RecordedRequest
+from tokenbudget_otel.simulator.damage import damaged
 from tokenbudget_otel.simulator.delivery import Line, deliver
 from tokenbudget_otel.simulator.errors import anthropic_body, openai_body
 from tokenbudget_otel.simulator.exchange import Exchange
@@ -87,6 +88,8 @@ class Endpoint:
             reply = self._handler(exchange)
         except RefusedError as refusal:
             reply = Reply(refusal.body, status=refusal.status)
+        if behaviour.damage is not None:
+            reply = damaged(reply, behaviour.damage)
         await self._answer(line, exchange, reply, epoch)
 
     async def _answer(self, line: Line, exchange: Exchange, reply: Reply, epoch: int) -> None:

@@ -139,6 +139,8 @@ class Behaviour:
     """An error inside the stream after so many chunks."""
     malformed_after: int | None = None
     """Broken JSON after so many chunks; a JSON body is broken in its middle."""
+    damage: int | None = None
+    """A seed: one or two fields of the answer are missing, null, of the wrong type or out of range."""
     fail_times: int | None = None
     """Only the first so many attempts of a request go wrong (status 500 unless another fault is set)."""
 

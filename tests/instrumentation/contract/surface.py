@@ -52,8 +52,10 @@ class Surface:
         early: why a stream of this surface cannot be left early; ``None`` where it can.
         errors: why the simulator's error statuses do not apply; ``None`` where they do.
         fuzz: why damaged answers do not apply; ``None`` where they do.
-        targets: owner and name of every attribute that instrumenting may replace: ``("openai:OpenAI", "request")``.
-        stream_model: the model of the streamed call, where it is another one.
+        wrap: why ``tb.wrap`` does not apply (functions have no client); ``None`` where it does.
+        without_usage: ``estimated``, or ``counted`` where the request or the headers say what was used.
+
+    Rows are read in every environment: import SDKs inside the functions, not at the top of the file.
     """
 
     provider: str
@@ -74,6 +76,8 @@ class Surface:
     early: Because | None = None
     errors: Because | None = None
     fuzz: Because | None = None
+    wrap: Because | None = None
+    without_usage: str = "estimated"
 
     def __str__(self) -> str:
         return f"{self.provider}-{self.name}".replace(" ", "_")
