@@ -23,6 +23,19 @@ from tokenbudget_otel.usage import TokenUsage
 INSTRUMENTORS: Final = {
     "openai": ("tokenbudget_otel.instrumentation.openai", "OpenAIInstrumentor"),
     "anthropic": ("tokenbudget_otel.instrumentation.anthropic", "AnthropicInstrumentor"),
+    "botocore": ("tokenbudget_otel.instrumentation.bedrock", "BedrockInstrumentor"),
+    "mistralai": ("tokenbudget_otel.instrumentation.mistralai", "MistralAIInstrumentor"),
+    "cohere": ("tokenbudget_otel.instrumentation.cohere", "CohereInstrumentor"),
+    "groq": ("tokenbudget_otel.instrumentation.groq", "GroqInstrumentor"),
+    "together": ("tokenbudget_otel.instrumentation.together", "TogetherInstrumentor"),
+    "google.genai": ("tokenbudget_otel.instrumentation.google_genai", "GoogleGenAIInstrumentor"),
+    "google.generativeai": (
+        "tokenbudget_otel.instrumentation.google_generativeai",
+        "GoogleGenerativeAIInstrumentor",
+    ),
+    "ollama": ("tokenbudget_otel.instrumentation.ollama", "OllamaInstrumentor"),
+    "voyageai": ("tokenbudget_otel.instrumentation.voyageai", "VoyageAIInstrumentor"),
+    "litellm": ("tokenbudget_otel.instrumentation.litellm", "LiteLLMInstrumentor"),
 }
 """The instrumentor of each SDK, by the name under which the SDK is imported."""
 

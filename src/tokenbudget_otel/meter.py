@@ -17,7 +17,9 @@ from typing import Final
 from opentelemetry.context import Context
 
 from tokenbudget_otel.budgets import Amount, BudgetExceeded, Call, Enforcer, Estimate, Hold
+from tokenbudget_otel.budgets.ledger import LedgerConflict
 from tokenbudget_otel.pricing import Cost, PriceBook, price_book
+from tokenbudget_otel.pricing.names import names_to_price
 from tokenbudget_otel.tags import current_tags
 from tokenbudget_otel.totals import TotalsTable
 from tokenbudget_otel.usage import TokenUsage
@@ -31,8 +33,17 @@ UNKNOWN_CONTEXT_WINDOW: Final = 1_000_000
 FIRST_OUTPUT_GUESS: Final = 1_000
 """Output tokens expected of a model that has not answered yet in this process."""
 
+_NOTHING: Final = Amount(0, 0, 0)
+
+_LEAST: Final = Amount(1, 1)
+"""What has room wherever anything has."""
+
 PRICE_HORIZON_S: Final = 600.0
 """A reservation in ``worst_case`` mode covers price changes within this many seconds."""
+
+
+FREE: Final = Cost(0, "free")
+"""What a call costs that nobody charges for: of a model on the program's own machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,7 @@ class Size:
         cache_write_ttl: the longest time to live of prompt-cache writes that the request asks for, ``"none"``
             where it surely writes nothing, ``None`` where that is not known.
         text_only: whether nothing read or written can be audio, image or video.
+        untold: whether nothing can be told of it: budgets are only asked whether they have any room left.
     """
 
     input_tokens: int
@@ -62,11 +74,12 @@ class Size:
     expected_output_tokens: int | None = None
     cache_write_ttl: str | None = None
     text_only: bool = False
+    untold: bool = False
 
 
 @dataclass(slots=True)
 class Request:
-    """One call before it is sent. ``size`` is asked for only when a budget needs it."""
+    """One call before it is sent. ``size`` is asked for only when a budget needs it; a ``free`` one costs nothing."""
 
     provider: str
     model: str
@@ -74,6 +87,7 @@ class Request:
     size: Callable[[], Size]
     tier: str | None = None
     batch: bool = False
+    free: bool = False
     at: float = field(default_factory=time.time)
     tags: Mapping[str, str] = field(default_factory=current_tags)
     context: Context | None = None
@@ -156,11 +170,15 @@ class Meter:
         usage, estimated = reading.usage, reading.estimated
         if usage is None:
             usage, estimated = TokenUsage(input_tokens=request.size().input_tokens), True
-        cost = self._price(request, reading, usage, reading.model or request.model)
-        if cost.nano_usd is None and reading.model and reading.model != request.model:
-            # The response may name a snapshot that the catalog does not know yet, or a deployment.
-            asked = self._price(request, reading, usage, request.model)
-            cost = asked if asked.nano_usd is not None else cost
+        first, *others = names_to_price(request.provider, request.model, reading.model)
+        if first != request.model and self._named(request) and not self.prices.sets(request.provider, first):
+            # What the program says of the name that it asks for goes before what the answer calls the model.
+            first, others = request.model, [first]
+        cost = self._price(request, reading, usage, first)
+        for name in others:
+            if cost.nano_usd is None and (other := self._price(request, reading, usage, name)).nano_usd is not None:
+                # The response may name a snapshot that the catalog does not know yet, or a deployment.
+                cost = other
         charge = Charge(usage, cost, estimated)
         if not ticket.open:
             return charge
@@ -172,7 +190,13 @@ class Meter:
             self._learn(request.provider, request.model, usage.output_tokens)
         return charge
 
+    def _named(self, request: Request) -> bool:
+        """Whether the program has set what the model that is asked for costs, or which one it is."""
+        return bool(request.model) and self.prices.sets(request.provider, request.model)
+
     def _price(self, request: Request, reading: Reading, usage: TokenUsage, model: str) -> Cost:
+        if request.free:
+            return FREE
         return self.prices.cost(
             request.provider,
             model,
@@ -202,7 +226,49 @@ class Meter:
             self.enforcer.charge(call, _amount(charge.usage, charge.cost), id=request.id, usage=charge.usage)
         return charge
 
-    def _count(self, request: Request, charge: Charge) -> None:
+    def price(self, request: Request, reading: Reading) -> Charge:
+        """What a call comes to. Nothing is counted."""
+        return self.settle(Ticket(request, None, open=False), reading)
+
+    def record_once(self, request: Request, charge: Charge, *, calls: int = 1, unpriced: int | None = None) -> bool:
+        """Book what somebody else may have booked as well: calls that were answered together, such as a batch.
+
+        Args:
+            request: its ``id`` says what is booked. Budgets that share a ledger count it once, whatever it is said
+                to have come to the second time.
+            charge: what the calls came to together.
+            calls: how many they were.
+            unpriced: how many of them have no (whole) price; all or none by default, as the charge says.
+
+        Returns:
+            Whether it was counted. Where the ledger has it already, the totals of this process leave it out too.
+        """
+        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        new = True
+        try:
+            if self.enforcer.applies(call):
+                tokens = charge.usage.total_tokens if charge.usage is not None else 0
+                amount = Amount(charge.cost.nano_usd, tokens, calls)
+                new = self.enforcer.charge(call, amount, id=request.id, usage=charge.usage)
+        except LedgerConflict:
+            new = False
+        finally:  # also where the ledger cannot be reached: it was used
+            if new:
+                self._count(request, charge, calls, unpriced)
+        return new
+
+    def claim(self, request: Request, name: str) -> bool:
+        """Whether nobody who shares the ledger has booked ``name`` (:meth:`record_once`) or claimed it before. For a
+        call that was admitted, but that another process may be the first to learn the usage of."""
+        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        try:
+            return not self.enforcer.applies(call) or self.enforcer.charge(call, _NOTHING, id=name)
+        except LedgerConflict:
+            return False
+
+    def _count(self, request: Request, charge: Charge, calls: int = 1, unpriced: int | None = None) -> None:
+        if unpriced is None:
+            unpriced = calls if charge.cost.nano_usd is None or charge.cost.state == "partial" else 0
         self.totals.add(
             request.provider,
             request.model,
@@ -210,13 +276,16 @@ class Meter:
             request.tags,
             charge.usage,
             charge.cost.nano_usd,
-            unpriced=charge.cost.nano_usd is None or charge.cost.state == "partial",
-            estimated=charge.estimated,
+            calls=calls,
+            unpriced=unpriced,
+            estimated=calls if charge.estimated else 0,
         )
 
     def _estimate(self, request: Request) -> Estimate:
         provider, model, at = request.provider, request.model, request.at
         size = request.size()
+        if size.untold:
+            return Estimate(expected=_LEAST, worst_case=_LEAST)
         limits = self.prices.limits(provider, model)
 
         bound_in = size.input_bound
@@ -230,6 +299,8 @@ class Meter:
             typical = size.expected_output_tokens or int(self._typical.get((provider, model), FIRST_OUTPUT_GUESS))
             likely_out = min(most, typical) * size.choices
         likely_in = min(size.input_tokens, bound_in)
+        if request.free:
+            return Estimate(expected=Amount(0, likely_in + likely_out), worst_case=Amount(0, bound_in + bound_out))
         likely = (size.expected_extra or size.extra or TokenUsage()).replace(
             input_tokens=likely_in, output_tokens=likely_out
         )

@@ -78,6 +78,9 @@ COST_MODEL: Final = "tokenbudget.cost.model"
 COST_UNPRICED: Final = "tokenbudget.cost.unpriced"
 COST_PART_PREFIX: Final = "tokenbudget.cost.part."
 BUDGET_NAME: Final = "tokenbudget.budget.name"
+BATCH_ID: Final = "tokenbudget.batch.id"
+BATCH_RESULTS: Final = "tokenbudget.batch.results"
+"""How many answers of a batch were charged by this look at it."""
 
 # --- metrics -----------------------------------------------------------------------------------------------------
 
@@ -106,6 +109,8 @@ SPEECH: Final = "speech"
 TRANSCRIPTION: Final = "transcription"
 TRANSLATION: Final = "translation"
 FETCH_RESPONSE: Final = "fetch_response"
+CREATE_BATCH: Final = "create_batch"
+FETCH_BATCH: Final = "fetch_batch"
 
 INFERENCE_OPERATIONS: Final = frozenset(
     (CHAT, TEXT_COMPLETION, EMBEDDINGS, GENERATE_CONTENT, IMAGE_GENERATION, SPEECH, TRANSCRIPTION, TRANSLATION)

@@ -96,14 +96,15 @@ class TotalsTable:
         usage: TokenUsage | None,
         nano_usd: int | None,
         *,
-        unpriced: bool = False,
-        estimated: bool = False,
+        calls: int = 1,
+        unpriced: int = 0,
+        estimated: int = 0,
     ) -> None:
-        """Count one call."""
+        """Count one call, or several that were answered together, of which so many are unpriced and estimated."""
         key = (provider, model, operation, tuple(sorted(tags.items())) if tags else ())
         with self._lock:
             row = self._rows.get(key) or self._new_row(key)
-            row.calls += 1
+            row.calls += calls
             row.estimated += estimated
             row.unpriced += unpriced
             row.nano_usd += nano_usd or 0

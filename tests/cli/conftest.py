@@ -81,6 +81,7 @@ def cli(sim: Simulator, tmp_path: Path) -> Cli:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "OPENAI_BASE_URL": sim.openai_url,
             "ANTHROPIC_BASE_URL": sim.anthropic_url,
+            "TOKENBUDGET_HOSTS": f"{sim.openai_url}=openai",
             "OPENAI_API_KEY": "any",
             "ANTHROPIC_API_KEY": "any",
             "COLUMNS": "140",

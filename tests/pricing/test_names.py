@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenbudget_otel.pricing import PriceBook
-from tokenbudget_otel.pricing.names import PROVIDERS, plain, provider_id
+from tokenbudget_otel.pricing.names import PROVIDERS, names_to_price, plain, provider_id
 from tokenbudget_otel.usage import TokenUsage
 
 BOOK = PriceBook(stale_after_days=None)
@@ -181,3 +181,33 @@ def test_names_are_kept_within_bounds() -> None:
         book.cost("openai", f"nobody-{number}", USAGE)
     assert len(book._view.tariffs) <= 4096
     assert len(book._view.found) <= 4096
+
+
+PROFILE = "global.anthropic.claude-haiku-4-5-20251001-v1:0"
+OWN = "arn:aws:bedrock:eu-central-1:111122223333:"
+
+
+@pytest.mark.parametrize(
+    ("provider", "asked", "answered", "names"),
+    [
+        ("openai", "gpt-5", "gpt-5-2025-08-07", ("gpt-5-2025-08-07", "gpt-5")),
+        ("openai", "gpt-5", "gpt-5", ("gpt-5",)),
+        ("openai", "gpt-5", None, ("gpt-5",)),
+        ("openai", "gpt-5", "", ("gpt-5",)),
+        ("aws.bedrock", PROFILE, "claude-haiku-4-5-20251001", (PROFILE, "claude-haiku-4-5-20251001")),
+        ("AWS Bedrock", PROFILE, "claude-haiku-4-5-20251001", (PROFILE, "claude-haiku-4-5-20251001")),
+        ("aws.bedrock", f"{OWN}application-inference-profile/a1", "claude-haiku-4-5-20251001", None),
+        ("aws.bedrock", f"{OWN}provisioned-model/a1", "claude-haiku-4-5-20251001", None),
+        ("aws.bedrock", f"{OWN}imported-model/a1", "qwen", None),
+        (
+            "aws.bedrock",
+            f"{OWN}default-prompt-router/anthropic.claude:1",
+            f"{OWN}inference-profile/{PROFILE}",
+            (f"{OWN}default-prompt-router/anthropic.claude:1", f"{OWN}inference-profile/{PROFILE}"),
+        ),
+    ],
+)
+def test_the_names_that_a_call_is_priced_by(
+    provider: str, asked: str, answered: str | None, names: tuple[str, ...] | None
+) -> None:
+    assert names_to_price(provider, asked, answered) == (names or (asked,))

@@ -244,23 +244,27 @@ class Enforcer:
         actual: Amount,
         id: str | None = None,  # noqa: A002 - what it is
         usage: TokenUsage | None = None,
-    ) -> None:
+    ) -> bool:
         """Record a call that nobody reserved, in every budget that applies. Never refused.
 
         Args:
             call, actual: the call and what it came to. Of an unknown price, tokens and the call are counted.
             id: of what is charged, so that charging it again changes nothing; by default it is new.
             usage: added to the ``usage`` of the ``budget()`` scopes around the call.
+
+        Returns:
+            Whether it was not there yet. Also true where no budget applies: then nobody remembers.
         """
         rules = self._rules
         runs = active_budgets(call.context)
         if not rules and not runs:
-            return
+            return True
         known = Amount(actual.nano_usd or 0, actual.tokens, actual.calls)
         sources, claims = self._plan(call, Estimate(known, known), self._clock(), rules, runs)
         if not claims:
-            return
-        if self.ledger.charge(id or _new_id(), known, claims) == "done":
+            return True
+        new = self.ledger.charge(id or _new_id(), known, claims) == "done"
+        if new:
             for source in sources:
                 if isinstance(source, budget):
                     if source.note_end_in(self._ended_runs):
@@ -268,6 +272,7 @@ class Enforcer:
                     source.settled(None, known)
                     if usage is not None:
                         source.add_usage(usage)
+        return new
 
     # -- to look inside --------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tokenbudget_otel.budgets.ledger import Dimension
 
@@ -63,6 +63,41 @@ $1.0000 is left ($0.0000 spent, $0.0000 reserved by calls in flight). This budge
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return type(self), (self.shortfall,)
+
+    @classmethod
+    def behind(cls, error: BaseException) -> Self | None:
+        """The refusal that ``error`` is, or was made from, or holds among others; ``None`` where there is none.
+
+        For libraries that wrap what they catch (instructor, tenacity, fallbacks that give up with a group of
+        errors): it follows causes, contexts that are not suppressed, and exception groups. So an error that was
+        raised while a refusal was being handled counts as made from it.
+
+        >>> from tokenbudget_otel.budgets import Shortfall
+        >>> try:
+        ...     try:
+        ...         raise BudgetExceeded(Shortfall(budget="mine", dimension="calls", limit_calls=0, spent_calls=0,
+        ...                                        reserved_calls=0, needed_calls=1, remaining_calls=0))
+        ...     except Exception as error:
+        ...         raise RuntimeError("gave up after 3 attempts") from error
+        ... except RuntimeError as error:
+        ...     BudgetExceeded.behind(error).budget
+        'mine'
+        >>> BudgetExceeded.behind(RuntimeError("of its own")) is None
+        True
+        """
+        waiting: list[BaseException] = [error]
+        seen: set[int] = set()
+        while waiting:
+            error = waiting.pop(0)
+            if id(error) in seen:  # errors may refer to each other in a circle
+                continue
+            seen.add(id(error))
+            if isinstance(error, cls):
+                return error
+            came_from = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+            waiting += [] if came_from is None else [came_from]
+            waiting += error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+        return None
 
 
 class TokenLimitReached(BudgetExceeded):

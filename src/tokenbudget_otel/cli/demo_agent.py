@@ -67,6 +67,7 @@ class Desk:
     def __init__(self, simulator: Simulator, tracer: Tracer, pace: float) -> None:
         self._tracer = tracer
         self._pace = pace
+        tb.map_host(simulator.openai_url, "openai")  # who answers at 127.0.0.1 is not known by itself
         to_openai: dict[str, Any] = {"base_url": simulator.openai_url, "api_key": "demo", "max_retries": 0}
         to_anthropic: dict[str, Any] = {"base_url": simulator.anthropic_url, "api_key": "demo", "max_retries": 0}
         self._openai = openai.OpenAI(**to_openai)

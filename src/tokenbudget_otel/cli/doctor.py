@@ -55,6 +55,7 @@ _SELF_TRACING_SINCE: Final = (1, 14)
 
 OURS: Final[Mapping[str, Callable[[str], object]]] = {
     "TOKENBUDGET_RUN": str,
+    "TOKENBUDGET_HOSTS": lambda value: [part.strip().rindex("=") for part in value.split(",") if part.strip()],
     "TOKENBUDGET_STREAM_USAGE": lambda value: _one_of(value, ("true", "1", "yes", "on", "false", "0", "no", "off")),
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": lambda value: _one_of(
         value, ("no_content", "span_only", "event_only", "span_and_event", "true", "false")

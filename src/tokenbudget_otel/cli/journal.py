@@ -55,11 +55,13 @@ class Journal(TotalsTable):
         usage: TokenUsage | None,
         nano_usd: int | None,
         *,
-        unpriced: bool = False,
-        estimated: bool = False,
+        calls: int = 1,
+        unpriced: int = 0,
+        estimated: int = 0,
     ) -> None:
-        """Count one call, and write it down."""
-        super().add(provider, model, operation, tags, usage, nano_usd, unpriced=unpriced, estimated=estimated)
+        """Count one call, or several that were answered together, and write it down."""
+        counted: dict[str, int] = {"calls": calls, "unpriced": int(unpriced), "estimated": int(estimated)}
+        super().add(provider, model, operation, tags, usage, nano_usd, **counted)
         counts = {} if usage is None else usage.counts()
         self._write(
             {
@@ -67,7 +69,7 @@ class Journal(TotalsTable):
                 "model": model,
                 "operation": operation,
                 "tags": dict(tags),
-                "calls": 1,
+                "calls": calls,
                 "estimated_calls": int(estimated),
                 "unpriced_calls": int(unpriced),
                 "nano_usd": nano_usd or 0,

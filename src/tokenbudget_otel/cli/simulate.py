@@ -46,7 +46,7 @@ def _say(simulator: Any) -> None:
         "\n"
         "Paste this in front of a program, or `export` it:\n"
         f"OPENAI_BASE_URL={simulator.openai_url} ANTHROPIC_BASE_URL={simulator.anthropic_url} "
-        "OPENAI_API_KEY=none ANTHROPIC_API_KEY=none\n"
+        f"TOKENBUDGET_HOSTS={simulator.openai_url}=openai OPENAI_API_KEY=none ANTHROPIC_API_KEY=none\n"
         "\n"
         "Ctrl-C ends it."
     )

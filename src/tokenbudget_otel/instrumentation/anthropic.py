@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened
+from tokenbudget_otel.instrumentation.anthropic_batches import AnthropicBatches, model_of
+from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
@@ -242,10 +243,26 @@ class AnthropicDoor(StainlessDoor):
     clients = ("Anthropic", "AsyncAnthropic")
     classes = CLASSES
 
+    def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
+        super().__init__(telemetry, meter)
+        self._batches = AnthropicBatches(meter, _read)
+
     def endpoint(self, method: str, url: str) -> Endpoint | None:
-        if method.lower() == "post" and url.partition("?")[0].endswith("/v1/messages"):
+        method, path = method.lower(), url.partition("?")[0]
+        if method == "post" and path.endswith("/v1/messages"):
             return MESSAGES
-        return None
+        return self._batches.endpoint(method, path)
+
+    def admit(self, peer: Peer, endpoint: Endpoint, body: Body, options: Any = None, **more: Any) -> Opened:
+        if endpoint.commits:
+            more["model"] = model_of(body)
+        return super().admit(peer, endpoint, body, options, **more)
+
+    def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
+        if opened.endpoint is MESSAGES:
+            super().finish(opened, outcome, facts, error)
+        else:
+            self._batches.finish(opened, outcome, facts, error)
 
     def tier(self, body: Body) -> str | None:
         return _tier(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -62,7 +63,7 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_attached", "_first_chunk", "_meter", "_once", "_own", "_server", "_started", "_telemetry",
+    __slots__ = ("_attached", "_first_chunk", "_later", "_meter", "_once", "_own", "_server", "_started", "_telemetry",
                  "_wall_start", "context", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
@@ -74,10 +75,12 @@ class LlmCall:
         server: tuple[str | None, int | None] = (None, None),
         attributes: Callable[[], Mapping[str, Any]] | None = None,
         admit: bool = True,
+        quiet: bool = False,
     ) -> None:
         """Admit the call and open its span. ``attributes`` is asked for further ones if the span records.
 
-        Without ``admit`` no budget is asked: for requests that cost nothing themselves.
+        Without ``admit`` no budget is asked: for requests that cost nothing themselves. A ``quiet`` one has a span
+        only if it ends with something to charge.
 
         Raises:
             BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
@@ -107,7 +110,12 @@ class LlmCall:
             except Exception as error:  # somebody's processor raised: the refusal stands
                 log_once("end the span of a refused call", error)
             raise
-        self._open_span(parent, attributes)
+        self._later: Callable[[], None] | None = None
+        if quiet:
+            self.context, self.span, self._own = parent, INVALID_SPAN, False
+            self._later = functools.partial(self._open_span, parent, attributes)
+        else:
+            self._open_span(parent, attributes)
 
     def _open_span(self, parent: Context, attributes: Callable[[], Mapping[str, Any]] | None) -> None:
         """Find or make the span. Without one (a sampler or processor of somebody's raised) the call is metered
@@ -209,6 +217,8 @@ class LlmCall:
             return None
         duration = time.perf_counter() - self._started
         charge: Charge | None = None
+        if billed and self._later is not None:
+            self._later()
         try:
             if not billed:
                 self._meter.release(self.ticket)

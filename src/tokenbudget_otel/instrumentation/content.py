@@ -112,12 +112,19 @@ def said(content: Any) -> Messages:
                 {"type": "tool_call_response", "id": get(part, "tool_use_id"), "response": plain(get(part, "content"))}
             )
         elif kind == "thinking":
-            parts.append({"type": "reasoning", "content": get(part, "thinking")})
+            parts.append({"type": "reasoning", "content": _words(get(part, "thinking"))})
         elif isinstance(words, str):
             parts.append({"type": "text", "content": words})
         else:
             parts.append({"type": kind})  # media are named, not copied
     return parts
+
+
+def _words(content: Any) -> str:
+    """The text of a piece of content, which may come in parts (Mistral's)."""
+    if isinstance(content, str):
+        return content
+    return "".join(words for part in _listed(content) if isinstance(words := get(part, "text"), str))
 
 
 def _tool_call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
@@ -179,9 +186,13 @@ def _chunks(events: list[Any]) -> Messages:
     found: dict[int, dict[str, Any]] = {}
     for event in events:
         for choice in _listed(get(event, "choices")):
-            message = found.setdefault(get(choice, "index") or 0, {"content": "", "calls": {}, "reason": None})
+            message = found.setdefault(
+                get(choice, "index") or 0, {"content": "", "thought": "", "calls": {}, "reason": None}
+            )
             delta = get(choice, "delta")
-            message["content"] += get(delta, "content") or get(delta, "refusal") or get(choice, "text") or ""
+            message["content"] += _words(get(delta, "content") or get(delta, "refusal") or get(choice, "text"))
+            for part in _listed(get(delta, "content")):
+                message["thought"] += _words(get(part, "thinking"))
             message["reason"] = get(choice, "finish_reason") or message["reason"]
             for call in _listed(get(delta, "tool_calls")):
                 whole = message["calls"].setdefault(
@@ -193,7 +204,8 @@ def _chunks(events: list[Any]) -> Messages:
     return [
         {
             "role": "assistant",
-            "parts": said(message["content"])
+            "parts": ([{"type": "reasoning", "content": message["thought"]}] if message["thought"] else [])
+            + said(message["content"])
             + [_tool_call(call["id"], call["name"], call["arguments"]) for call in message["calls"].values()],
             "finish_reason": message["reason"],
         }

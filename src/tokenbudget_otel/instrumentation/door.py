@@ -22,7 +22,7 @@ from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
-from tokenbudget_otel.instrumentation.streams import ItemReader, StreamFormat
+from tokenbudget_otel.instrumentation.streams import ItemReader, LineReader, StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, Size
 
@@ -42,7 +42,11 @@ class Endpoint:
         items: makes the reader of a response that the SDK hands over item by item, from body and provider.
         wants_usage: whether a stream reports usage only when ``stream_options.include_usage`` asks for it.
         binary: what is known of a response that is not JSON, from the request's body.
+        lines: makes the reader of an answer that is a file, one JSON object a line, from the call that is under way.
         billed: whether a request costs anything; budgets are not asked for one that does not.
+        commits: whether it costs nothing itself, but is the beginning of something that does: refused where a budget
+            has no room left, and nothing stays reserved.
+        quiet: whether it has a span only when it turns out to cost something.
         content: how its messages are read, where content is captured.
     """
 
@@ -54,17 +58,21 @@ class Endpoint:
     items: Callable[[Body, str], ItemReader] | None = None
     wants_usage: bool = False
     binary: Callable[[Body], ResponseFacts] | None = None
+    lines: Callable[[Opened], LineReader] | None = None
     billed: bool = True
+    commits: bool = False
+    quiet: bool = False
     content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who a client talks to: provider name by the conventions, and address."""
+    """Who a client talks to: provider name by the conventions, and address; ``free`` where calls cost nothing."""
 
     provider: str
     host: str | None = None
     port: int | None = None
+    free: bool = False
 
 
 class Opened:
@@ -122,6 +130,8 @@ class Door:
         # Weakly, both: the hook of a client holds the client.
         self._hooked: list[tuple[weakref.ref[Any], str, Any, weakref.ref[Any]]] = []
         self._open = True
+        self.together: Door = self
+        """The doors of the same SDK, this one among them: what a copy of a wrapped client has to pass."""
 
     # --- what a subclass provides ------------------------------------------------------------------------------
 
@@ -177,7 +187,10 @@ class Door:
 
     def hook_function(self, module: Any, name: str) -> None:
         """Put the door before a function of a module."""
-        original = vars(module)[name]
+        self.put(module, name, self.hooked_function(vars(module)[name]))
+
+    def hooked_function(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """``original``, a function that sends a request, with the door before it; its client is ``None``."""
 
         @functools.wraps(original)
         def without_client(_client: None, *args: Any, **kwargs: Any) -> Any:
@@ -197,7 +210,7 @@ class Door:
             def function(*args: Any, **kwargs: Any) -> Any:
                 return hooked(None, *args, **kwargs)
 
-        self.put(module, name, function)
+        return function
 
     def hook_client(self, client: Any, name: str, *, is_async: bool | None = None) -> None:
         """Put the door before a method of one object only."""
@@ -313,13 +326,15 @@ class Door:
             functools.partial(endpoint.size, body, options),
             tier=tier,
         )
+        request.free = peer.free
         call = LlmCall(
             self.telemetry,
             self.meter,
             request,
             server=(peer.host, peer.port),
             attributes=functools.partial(endpoint.attributes, body),
-            admit=endpoint.billed,
+            admit=endpoint.billed or endpoint.commits,
+            quiet=endpoint.quiet,
         )
         return Opened(call, endpoint, body, peer, options, key=key, covers=covers)
 
@@ -339,11 +354,15 @@ class Door:
                 ResponseFacts(estimated=True),
                 None if cancelled else error,
                 # Looking costs nothing, so a look that fails has not cost anything either.
-                billed=opened.endpoint.billed and (opened.billed_before or not provably_unbilled(error)),
+                billed=opened.endpoint.billed and (opened.billed_before or not self.unbilled(error)),
             )
         except Exception as problem:
             log_once("end a failed call", problem)
         return True
+
+    def unbilled(self, error: BaseException) -> bool:
+        """Whether ``error`` proves that the provider did not do the work."""
+        return provably_unbilled(error)
 
     def facts(self, opened: Opened, data: Any) -> ResponseFacts:
         """What ``data``, a response, says; nothing where it cannot be read."""
@@ -380,7 +399,7 @@ class Door:
     def _finish_unknown(self, opened: Opened) -> None:
         try:
             if not opened.call.finished:
-                opened.call.finish("completed", ResponseFacts(estimated=True))
+                opened.call.finish("completed", ResponseFacts(estimated=True), billed=opened.endpoint.billed)
         except Exception as error:
             log_once("end a call", error)
 

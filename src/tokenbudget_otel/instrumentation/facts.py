@@ -23,6 +23,7 @@ class ResponseFacts:
             its type and its message.
         attributes: further span attributes.
         output: the generated content as plain data; only read when content is captured.
+        more: what else the answer said, for the provider file that read it.
     """
 
     id: str | None = None
@@ -37,6 +38,7 @@ class ResponseFacts:
     error: tuple[str, str] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     output: Any = None
+    more: Any = None
 
     @property
     def unfinished(self) -> bool:

@@ -20,7 +20,8 @@ UNSENT_ERRORS: Final = frozenset(
         "NewConnectionError", "ConnectTimeoutError", "InvalidSchema", "MissingSchema",
         # botocore
         "EndpointConnectionError", "NoCredentialsError", "PartialCredentialsError", "NoRegionError",
-        "ParamValidationError", "ProxyConnectionError",
+        "ParamValidationError", "ProxyConnectionError", "CredentialRetrievalError", "TokenRetrievalError",
+        "UnauthorizedSSOTokenError", "NoAuthTokenError",
     )
 )  # fmt: skip
 """Errors that happen before a byte of the request is sent, by the names that libraries give them."""
@@ -59,21 +60,36 @@ def provably_unbilled(error: BaseException) -> bool:
 
 def unsent(error: BaseException | None) -> bool:
     """Whether ``error``, or what it was made from, happened before a byte of the request was sent."""
-    for _ in range(4):
+    for _ in range(5):
         if error is None:
             return False
         if type(error).__name__ in UNSENT_ERRORS:
             return True
-        # The context without a cause may be an earlier attempt; only `raise … from None` hides what this came from.
-        error = error.__cause__ or (error.__context__ if error.__suppress_context__ else None)
+        error = _made_from(error)
+    return False
+
+
+def _made_from(error: BaseException) -> BaseException | None:
+    """The error that this one stands for. requests and urllib3 keep it in the arguments and as ``reason``."""
+    # The context without a cause may be an earlier attempt; only `raise … from None` hides what this came from.
+    if (cause := error.__cause__ or (error.__context__ if error.__suppress_context__ else None)) is not None:
+        return cause
+    for inner in (*error.args[:1], getattr(error, "reason", None)):
+        if isinstance(inner, BaseException):
+            return inner
+    return None
+
+
+def raised_in(error: BaseException, functions: frozenset[str]) -> bool:
+    """Whether ``error`` came out of one of ``functions``, by their names, or of what they called."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name in functions:
+            return True
+        trace = trace.tb_next
     return False
 
 
 def _sent(error: BaseException) -> bool:
     """Whether ``error`` came out of sending the request, or of reading its answer (JSON that is broken)."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name in _SENDING:
-            return True
-        trace = trace.tb_next
-    return False
+    return raised_in(error, _SENDING)

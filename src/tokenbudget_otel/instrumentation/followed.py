@@ -1,15 +1,23 @@
 """Responses that an SDK hands over item by item: watched as they go by, and ended exactly once.
 
 The program gets what it would have got: a generator for a generator, the SDK's own object where that is what the SDK
-returns (its class is replaced by a subclass of itself, so ``isinstance`` holds and every method is there).
+returns (its class is replaced by a subclass of itself, so ``isinstance`` holds and every method is there; an object
+that does not let itself be changed so is handed over inside a transparent proxy).
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import functools
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+import io
+import sys
+import types
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
+
+import wrapt
 
 from tokenbudget_otel.instrumentation import bodies, deferred
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
@@ -20,15 +28,30 @@ from tokenbudget_otel.instrumentation.streams import ItemReader, conclude
 if TYPE_CHECKING:
     from tokenbudget_otel.instrumentation.door import Door, Opened
 
-_NO_STREAMS: Final = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_NO_STREAMS: Final = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, io.IOBase)
+
+_MANAGER: Final = getattr(contextlib, "_GeneratorContextManagerBase", ())
+"""What ``@contextmanager`` and ``@asynccontextmanager`` make: ``with client.stream(...) as stream``."""
+
+_LAZY: Final = (types.GeneratorType, types.AsyncGeneratorType, types.CoroutineType, _MANAGER)
+"""What does nothing before it is asked to: where it never is, no request was sent."""
 
 
 def is_stream(result: Any) -> bool:
     """Whether ``result`` is something to be read item by item, rather than an answer that happens to be iterable
-    (a list, a model)."""
+    (a list, a model, a file).
+
+    >>> is_stream(iter("abc")), is_stream(["a"]), is_stream({"a": 1}), is_stream(7)
+    (True, False, False, False)
+    """
     if isinstance(result, _NO_STREAMS) or hasattr(result, "model_dump"):
         return False
-    return hasattr(result, "__next__") or hasattr(result, "__anext__") or hasattr(result, "__aiter__")
+    if isinstance(result, _MANAGER):
+        return True
+    kind = type(result)
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__") or hasattr(kind, "__aiter__"):
+        return True
+    return hasattr(kind, "__iter__") and not hasattr(kind, "__len__") and not hasattr(kind, "__getitem__")
 
 
 class ItemWatcher:
@@ -36,29 +59,49 @@ class ItemWatcher:
 
     def __init__(self, door: Door, opened: Opened, reader: ItemReader) -> None:
         self.done = False
+        self.started = False
         self._door = door
         self._opened = opened
         self._reader = reader
-        self._asked = False
+        self._lazy = False
         self._seen = False
+        content = opened.endpoint.content
+        self._events: Callable[[list[Any]], Any] | None = (
+            content.events if door.telemetry.capture and content is not None else None
+        )
+        self._kept: list[Any] = []
+
+    def takes(self, stream: Any) -> None:
+        """Say what is followed."""
+        self._lazy = isinstance(stream, _LAZY)
+
+    @property
+    def inside(self) -> bool:
+        """Whether an item is being asked for right now, further out: of a stream that reads itself."""
+        return under_way.get() is self._opened
 
     def enter(self) -> Any:
         """Before an item is asked for. The first is what makes some SDKs send the request: the span is current."""
-        if not self._asked:
+        if not self.started:
             self._opened.call.__enter__()
         return under_way.set(self._opened)
 
     def leave(self, token: Any) -> None:
         """After an item was asked for, whatever came of it."""
-        under_way.reset(token)
-        if not self._asked:
-            self._asked = True
+        try:
+            under_way.reset(token)
+        except ValueError:
+            pass  # asked for in one task, and ended by another or by the garbage collector
+        if not self.started:
+            self.started = True
             self._opened.call.__exit__()
 
     def item(self, item: Any) -> bool:
         """An item arrived; whether the program is to see it."""
         self._seen = True
         self._opened.call.chunk_arrived()
+        if self._events is not None:
+            self._kept.append(item)
         try:
             return not self._reader.item(item)
         except Exception as error:
@@ -70,19 +113,34 @@ class ItemWatcher:
         if self.done:
             return
         self.done = True
-        opened = self._opened
-        if how == "failed" and not self._seen and error is not None:
-            self._door.failed(opened, error)
-        elif not self._asked:  # nobody asked for an item: where that is what sends the request, nothing was sent
+        opened, reader = self._opened, self._reader
+        # An SDK may send the request and make a generator of the answer: then its door has noted so.
+        if self._lazy and not self.started and not opened.billed_before:
             opened.call.finish(how, ResponseFacts(), billed=False)
+        elif how == "failed" and not self._seen and error is not None:
+            opened.options = opened.plain_options  # it is too late to try again unchanged
+            self._door.failed(opened, error)
         else:
-            reader = self._reader
+            if how == "read" and (read_out := getattr(reader, "read_out", None)) is not None:
+                read_out()
             outcome, facts = conclude(reader, how, error, opened.call, reader.text_tokens)
+            if self._events is not None:
+                self._keep_output(facts)
             self._door.finish(opened, outcome, facts, error if how == "failed" else None)
+
+    def _keep_output(self, facts: ResponseFacts) -> None:
+        try:
+            facts.output = self._events(self._kept) if self._events is not None else None
+        except Exception as error:
+            log_once("capture content", error)
 
     def end(self, how: str, error: BaseException | None = None) -> None:
         """:meth:`ended`, but never an exception, and not inside the garbage collector."""
         bodies.end(self, how, error)
+
+    def broke(self, error: BaseException) -> None:
+        """Asking for an item raised ``error``."""
+        self.end("failed" if isinstance(error, Exception) else "cancelled", error)
 
     # A watcher of items has no bytes; these make it one of the watchers that are ended when the program ends.
 
@@ -96,169 +154,242 @@ class ItemWatcher:
 def follow(stream: Any, watcher: ItemWatcher) -> Any:
     """What the program is given in place of ``stream``."""
     bodies.remember(watcher)
+    watcher.takes(stream)
+    return _followed(stream, watcher)
+
+
+def _followed(stream: Any, watcher: ItemWatcher) -> Any:
     if inspect.isgenerator(stream):
-        return _primed(_items(stream, watcher))
+        return noticed(_items(stream, watcher), watcher)
     if inspect.isasyncgen(stream):
-        return _primed_async(_async_items(stream, watcher))
+        return noticed(_async_items(stream, watcher), watcher)
     return _watched_object(stream, watcher)
 
 
-def _items(iterator: Iterator[Any], watcher: ItemWatcher) -> Generator[Any, None, Any]:
-    bodies.hold(iterator)
+# --- generators --------------------------------------------------------------------------------------------------
+
+_unstarted: Final[set[weakref.ref[Any]]] = set()
+
+
+def noticed(lazy: Any, watcher: ItemWatcher) -> Any:
+    """``lazy``, a generator or coroutine of ours, which ends its call also where it is dropped without having been
+    started: Python then runs none of its code."""
+
+    def dropped(reference: weakref.ref[Any]) -> None:
+        _unstarted.discard(reference)
+        if not watcher.started and not watcher.done:
+            deferred.defer(lambda: watcher.ended("abandoned"))
+
+    # Kept here: a reference that goes together with what it refers to says nothing.
+    _unstarted.add(weakref.ref(lazy, dropped))
+    return lazy
+
+
+def _items(iterator: Any, watcher: ItemWatcher, *, whole: bool = True) -> Generator[Any, Any, Any]:
+    """The items of ``iterator``, a generator's ``send`` and ``throw`` passed on.
+
+    ``whole`` is whether leaving it is leaving the response. An iterator over an object of the SDK is not: the program
+    may come back for the rest.
+    """
+    held = iterator if inspect.isgenerator(iterator) else ()  # of other things nobody says that they can be in a set
+    bodies.hold(held)
+    ask: Callable[[], Any] = functools.partial(next, iterator)
+    thrown: BaseException | None = None
     try:
-        yield None  # taken by _primed
         while True:
             token = watcher.enter()
             try:
-                item = next(iterator)
+                item = ask()
             except StopIteration as stop:
-                watcher.end("read")
+                watcher.end("read" if thrown is None else "closed")
                 return stop.value
             finally:
                 watcher.leave(token)
+            ask, thrown = functools.partial(next, iterator), None
             if watcher.item(item):
-                yield item
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    thrown = error
+                    ask = functools.partial(_throw, iterator, error)
+                else:
+                    if sent is not None:
+                        ask = functools.partial(iterator.send, sent)
     except GeneratorExit:
+        how = "closed" if whole else None
         if deferred.in_collector():
-            deferred.defer(lambda: _close(iterator, watcher, "abandoned"))
+            deferred.defer(lambda: _close(iterator, held, watcher, how and "abandoned"))
         else:
-            _close(iterator, watcher, "closed")
+            _close(iterator, held, watcher, how)
         raise
     except BaseException as error:
-        watcher.end("failed" if isinstance(error, Exception) else "cancelled", error)
+        if error is thrown:
+            watcher.end("closed")  # the program's own way out
+        else:
+            watcher.broke(error)
         raise
     finally:
         if not deferred.in_collector():
-            bodies.let_go(iterator)
+            bodies.let_go(held)
 
 
-def _close(iterator: Any, watcher: ItemWatcher, how: str) -> None:
+def _throw(iterator: Any, error: BaseException) -> Any:
+    if (throw := getattr(iterator, "throw", None)) is None:
+        raise error
+    return throw(error)
+
+
+def _close(iterator: Any, held: Any, watcher: ItemWatcher, how: str | None) -> None:
     try:
         if (close := getattr(iterator, "close", None)) is not None:
             close()
     finally:
-        bodies.let_go(iterator)
-        watcher.end(how)
+        bodies.let_go(held)
+        if how is not None:
+            watcher.end(how)
 
 
-async def _async_items(iterator: AsyncIterator[Any], watcher: ItemWatcher) -> AsyncGenerator[Any, None]:
+async def _async_items(iterator: Any, watcher: ItemWatcher, *, whole: bool = True) -> AsyncGenerator[Any, Any]:
+    """:func:`_items` for async iterators."""
+    ask: Callable[[], Awaitable[Any]] = iterator.__anext__
+    thrown: BaseException | None = None
     try:
-        yield None  # taken by _primed_async
         while True:
             token = watcher.enter()
             try:
-                item = await anext(iterator)
+                item = await ask()
             except StopAsyncIteration:
-                break
+                watcher.end("read" if thrown is None else "closed")
+                return
             finally:
                 watcher.leave(token)
+            ask, thrown = iterator.__anext__, None
             if watcher.item(item):
-                yield item
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    thrown = error
+                    ask = functools.partial(_athrow, iterator, error)
+                else:
+                    if sent is not None:
+                        ask = functools.partial(iterator.asend, sent)
     except GeneratorExit:
         try:
-            if (close := getattr(iterator, "aclose", None)) is not None:
-                await close()
+            # Nothing can be awaited where no event loop runs: then the interpreter is finalising us.
+            if sys.get_asyncgen_hooks().finalizer is not None and hasattr(iterator, "aclose"):
+                await iterator.aclose()
         finally:
-            watcher.end("closed")
-        raise
-    except asyncio.CancelledError as error:
-        watcher.end("cancelled", error)
+            if whole:
+                watcher.end("closed")
         raise
     except BaseException as error:
-        watcher.end("failed", error)
+        if error is thrown and isinstance(error, Exception):
+            watcher.end("closed")
+        else:
+            watcher.broke(error)
         raise
-    watcher.end("read")
 
 
-# A generator that was never started ends without a word. Ours are started here, up to a yield of their own, so that one
-# that the program drops unread ends its call too.
-
-
-def _primed(generator: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-    next(generator)
-    return generator
-
-
-def _primed_async(generator: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    try:
-        generator.asend(None).send(None)
-    except StopIteration:
-        pass
-    return generator
+async def _athrow(iterator: Any, error: BaseException) -> Any:
+    if (throw := getattr(iterator, "athrow", None)) is None:
+        raise error
+    return await throw(error)
 
 
 # --- objects -----------------------------------------------------------------------------------------------------
 
-
+_WATCHER: Final = "_tokenbudget_watcher"
 _classes: dict[type, type] = {}
 
 
 def _watched_object(stream: Any, watcher: ItemWatcher) -> Any:
     """``stream`` itself, of a class that tells ``watcher`` of the items, of its end and of its being dropped."""
     kind = type(stream)
-    watched = _classes.get(kind)
-    if watched is None:
-        watched = _classes[kind] = _watched_class(kind)
-    try:
-        stream.__class__ = watched
-        stream.__dict__[_WATCHER] = watcher
-    except (TypeError, AttributeError):  # slots, or a class written in C: what is left is to pass the items on
-        return _primed_async(_async_items(aiter(stream), watcher)) if hasattr(stream, "__aiter__") else _primed(
-            _items(iter(stream), watcher)
-        )  # fmt: skip
-    return stream
-
-
-_WATCHER: Final = "_tokenbudget_watcher"
+    known = getattr(stream, "__dict__", None)
+    if known is not None and _WATCHER not in known:
+        try:
+            if kind not in _classes:
+                _classes[kind] = _watched_class(kind)
+            stream.__class__ = _classes[kind]
+            stream.__dict__[_WATCHER] = watcher
+            return stream
+        except TypeError:
+            pass  # slots, or a class that is not to be subclassed
+    return _proxy(stream, watcher)
 
 
 def _watched_class(kind: Any) -> type:
     """A subclass of ``kind`` that reports to the watcher in the instance's ``__dict__``. Only what ``kind`` has is
     replaced."""
-    made: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    if hasattr(kind, "__next__"):
-        made["__next__"] = _next(kind)
-    elif hasattr(kind, "__iter__"):
-        made["__iter__"] = lambda self: _through(self, kind.__iter__(self))
-    if hasattr(kind, "__anext__"):
-        made["__anext__"] = _anext(kind)
-    elif hasattr(kind, "__aiter__"):
-        made["__aiter__"] = lambda self: _through(self, kind.__aiter__(self))
-    for name in ("close", "__exit__"):
-        if hasattr(kind, name):
-            made[name] = _closing(getattr(kind, name))
-    for name in ("aclose", "__aexit__"):
-        if hasattr(kind, name):
-            made[name] = _aclosing(getattr(kind, name))
-    if inspect.iscoroutinefunction(getattr(kind, "close", None)):
-        made["close"] = _aclosing(kind.close)
-    made["__del__"] = _dropped(getattr(kind, "__del__", None))
-    return type(kind.__name__, (kind,), made)
+    made = _methods(kind, _itself, _watcher_in_dict)
+    made |= {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(made))
 
 
-def _through(stream: Any, iterator: Any) -> Any:
+def _proxy(stream: Any, watcher: ItemWatcher) -> Any:
+    """For objects of built-in classes and those with slots: whatever asks what they are gets their own answer."""
+    kind = type(stream)
+    made = _methods(kind, _inside_proxy, _watcher_of_proxy)
+    proxy = type(kind.__name__, (wrapt.ObjectProxy,), made)(stream)
+    proxy._self_watcher = watcher
+    return proxy
+
+
+def _itself(stream: Any) -> Any:
+    return stream
+
+
+def _watcher_in_dict(stream: Any) -> ItemWatcher:
     watcher: ItemWatcher = stream.__dict__[_WATCHER]
-    if watcher.done:
-        return iterator
-    if hasattr(iterator, "__anext__"):
-        return _primed_async(_async_items(iterator, watcher))
-    return _primed(_items(iterator, watcher))
+    return watcher
 
 
-def _next(kind: Any) -> Any:
-    original = kind.__next__
+def _inside_proxy(proxy: Any) -> Any:
+    return proxy.__wrapped__
 
+
+def _watcher_of_proxy(proxy: Any) -> ItemWatcher:
+    watcher: ItemWatcher = proxy._self_watcher
+    return watcher
+
+
+Part = Callable[[Any], Any]
+
+
+def _methods(kind: Any, inner: Part, watcher_of: Part) -> dict[str, Any]:
+    """What is replaced of ``kind``. ``inner`` gives the SDK's object, ``watcher_of`` the watcher."""
+    made = {
+        name: functools.wraps(original)(make(original, inner, watcher_of))
+        for name, make in _MAKERS.items()
+        if (original := getattr(kind, name, None)) is not None and not _makes_an_iterator(name, original)
+    }
+    made["__del__"] = _dropped(getattr(kind, "__del__", None) if inner is _itself else None, watcher_of)
+    return made
+
+
+def _makes_an_iterator(name: str, method: Any) -> bool:
+    """In aiobotocore ``__anext__`` gives no item, but the iterator that ``__aiter__`` returns, which is followed."""
+    return name == "__anext__" and inspect.isasyncgenfunction(method)
+
+
+def _next(original: Any, inner: Part, watcher_of: Part) -> Any:
     def __next__(self: Any) -> Any:  # noqa: N807
-        watcher: ItemWatcher = self.__dict__[_WATCHER]
+        watcher, stream = watcher_of(self), inner(self)
+        if watcher.done or watcher.inside:
+            return original(stream)
         while True:
             token = watcher.enter()
             try:
-                item = original(self)
+                item = original(stream)
             except StopIteration:
                 watcher.end("read")
                 raise
             except BaseException as error:
-                watcher.end("failed" if isinstance(error, Exception) else "cancelled", error)
+                watcher.broke(error)
                 raise
             finally:
                 watcher.leave(token)
@@ -268,20 +399,20 @@ def _next(kind: Any) -> Any:
     return __next__
 
 
-def _anext(kind: Any) -> Any:
-    original = kind.__anext__
-
+def _anext(original: Any, inner: Part, watcher_of: Part) -> Any:
     async def __anext__(self: Any) -> Any:  # noqa: N807
-        watcher: ItemWatcher = self.__dict__[_WATCHER]
+        watcher, stream = watcher_of(self), inner(self)
+        if watcher.done or watcher.inside:
+            return await original(stream)
         while True:
             token = watcher.enter()
             try:
-                item = await original(self)
+                item = await original(stream)
             except StopAsyncIteration:
                 watcher.end("read")
                 raise
             except BaseException as error:
-                watcher.end("failed" if isinstance(error, Exception) else "cancelled", error)
+                watcher.broke(error)
                 raise
             finally:
                 watcher.leave(token)
@@ -291,32 +422,103 @@ def _anext(kind: Any) -> Any:
     return __anext__
 
 
-def _closing(original: Any) -> Any:
+def _iterating(items: Callable[..., Any]) -> Callable[[Any, Part, Part], Any]:
+    """``__iter__`` and ``__aiter__``: an iterator of its own that the object gives is followed too; those that read
+    the object itself are followed there."""
+
+    def make(original: Any, inner: Part, watcher_of: Part) -> Any:
+        def iterate(self: Any) -> Any:
+            watcher, stream = watcher_of(self), inner(self)
+            iterator = original(stream)
+            if iterator is stream:
+                return self
+            return iterator if watcher.done or watcher.inside else items(iterator, watcher, whole=False)
+
+        return iterate
+
+    return make
+
+
+def _entering(original: Any, inner: Part, watcher_of: Part) -> Any:
+    def __enter__(self: Any) -> Any:  # noqa: N807
+        watcher, stream = watcher_of(self), inner(self)
+        token = watcher.enter()
+        try:
+            entered = original(stream)
+        except BaseException as error:
+            watcher.broke(error)
+            raise
+        finally:
+            watcher.leave(token)
+        return _entered(self, stream, entered, watcher)
+
+    return __enter__
+
+
+def _aentering(original: Any, inner: Part, watcher_of: Part) -> Any:
+    async def __aenter__(self: Any) -> Any:  # noqa: N807
+        watcher, stream = watcher_of(self), inner(self)
+        token = watcher.enter()
+        try:
+            entered = await original(stream)
+        except BaseException as error:
+            watcher.broke(error)
+            raise
+        finally:
+            watcher.leave(token)
+        return _entered(self, stream, entered, watcher)
+
+    return __aenter__
+
+
+def _entered(manager: Any, stream: Any, entered: Any, watcher: ItemWatcher) -> Any:
+    """What ``with`` gives: the object itself, or a stream that it manages."""
+    if entered is stream:
+        return manager
+    return entered if watcher.done or not is_stream(entered) else _followed(entered, watcher)
+
+
+def _closing(original: Any, inner: Part, watcher_of: Part) -> Any:
+    if inspect.iscoroutinefunction(original):
+
+        async def aclose(self: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await original(inner(self), *args, **kwargs)
+            finally:
+                watcher_of(self).end("closed")
+
+        return aclose
+
     def close(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return original(self, *args, **kwargs)
+            return original(inner(self), *args, **kwargs)
         finally:
-            self.__dict__[_WATCHER].end("closed")
+            watcher_of(self).end("closed")
 
     return close
 
 
-def _aclosing(original: Any) -> Any:
-    async def aclose(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return await original(self, *args, **kwargs)
-        finally:
-            self.__dict__[_WATCHER].end("closed")
-
-    return aclose
-
-
-def _dropped(original: Any) -> Any:
+def _dropped(original: Any, watcher_of: Part) -> Any:
     def __del__(self: Any) -> None:  # noqa: N807
-        watcher = self.__dict__.get(_WATCHER)
+        try:
+            watcher = watcher_of(self)
+        except (AttributeError, KeyError):
+            watcher = None  # never finished being made
         if watcher is not None and not watcher.done:
             deferred.defer(lambda: watcher.ended("abandoned"))
         if original is not None:
             original(self)
 
     return __del__
+
+
+_MAKERS: Final[dict[str, Callable[[Any, Part, Part], Any]]] = {
+    "__next__": _next,
+    "__anext__": _anext,
+    "__iter__": _iterating(_items),
+    "__aiter__": _iterating(_async_items),
+    "__enter__": _entering,
+    "__aenter__": _aentering,
+    **dict.fromkeys(("close", "aclose", "__exit__", "__aexit__"), _closing),
+}
+"""How each method that a stream may have is made to tell."""

@@ -6,6 +6,16 @@ import logging
 
 logger = logging.getLogger("tokenbudget_otel")
 
+_told: set[str] = set()
+
+
+def tell_once(about: str, message: str, *arguments: object) -> None:
+    """Tell the program's author something about a call that cannot be known otherwise, once for each ``about``."""
+    if about not in _told:
+        _told.add(about)
+        logger.warning(message, *arguments)
+
+
 _logged: set[tuple[str, str]] = set()
 
 

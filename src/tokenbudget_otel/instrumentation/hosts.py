@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tokenbudget_otel.instrumentation.guard import logger
+from tokenbudget_otel.instrumentation.guard import logger, tell_once
 
 HOSTS: Final = (
     ("api.openai.com", "openai"),
@@ -108,7 +108,10 @@ def provider_of(base_url: str, default: str) -> str:
     url = base_url.lower()
     if (named := _named(url)) is not None:
         return named
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return default
     host = parts.hostname or ""
     for entry, provider in HOSTS:
         ending, slash, path = entry.partition("/")
@@ -152,15 +155,11 @@ def by_class(client: Any, table: Mapping[str, str]) -> str | None:
     return None
 
 
-_told: set[str] = set()
-
-
 def tell_of_unknown(base_url: str) -> None:
     """Say, once for each host, that what is called there has no price until somebody says whose it is."""
-    host = urlsplit(base_url).netloc
-    if host and host not in _told:
-        _told.add(host)
-        logger.warning(
+    if host := urlsplit(base_url).netloc:
+        tell_once(
+            f"host {host}",
             "tokenbudget-otel does not know who answers at %s, so that models there have no prices but those set with "
             "tb.register_model. Say who it is with tb.map_host(%r, 'openai'), or %s=%s=openai.",
             host,
@@ -173,7 +172,7 @@ def tell_of_unknown(base_url: str) -> None:
 def _read_variable(said: str) -> None:
     """Name the hosts that ``TOKENBUDGET_HOSTS`` names."""
     for part in said.split(","):
-        base_url, equals, provider = part.strip().rpartition("=")
+        base_url, _, provider = part.strip().rpartition("=")
         if base_url.strip() and provider.strip():
             map_host(base_url.strip(), provider.strip())
         elif part.strip():

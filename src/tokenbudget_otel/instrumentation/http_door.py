@@ -13,7 +13,7 @@ from tokenbudget_otel.instrumentation.door import Door, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS
 from tokenbudget_otel.instrumentation.guard import log_once
-from tokenbudget_otel.instrumentation.streams import JsonWatcher, OpaqueWatcher, StreamWatcher, decoder
+from tokenbudget_otel.instrumentation.streams import JsonWatcher, LinesWatcher, OpaqueWatcher, StreamWatcher, decoder
 
 
 class HttpDoor(Door):
@@ -42,7 +42,7 @@ class HttpDoor(Door):
         opened.call.finish(
             "failed",
             ResponseFacts(estimated=True, error=(str(response.status_code), response.reason_phrase)),
-            billed=opened.endpoint.billed and response.status_code not in UNBILLED_STATUS,
+            billed=opened.endpoint.billed and (opened.billed_before or response.status_code not in UNBILLED_STATUS),
         )
 
     def _read_body(self, opened: Opened, response: Any) -> None:
@@ -51,6 +51,9 @@ class HttpDoor(Door):
             shown = watcher.whole(response.content)
             if opened.asked_usage and shown != response.content:
                 response._content = shown  # a transport of the program's own has read it already
+            return
+        if opened.endpoint.lines is not None:
+            LinesWatcher(opened.endpoint.lines(opened)).whole(response.content)
             return
         if opened.endpoint.binary is not None and "json" not in kind:
             facts = opened.endpoint.binary(opened.body)
@@ -81,6 +84,9 @@ class HttpDoor(Door):
         kind, decode = _content_type(response), decoder(response)
         finish = functools.partial(self.finish, opened)
         watcher: bodies.Watcher | None = self._stream_watcher(opened, kind, decode)
+        if watcher is None and opened.endpoint.lines is not None:
+            length = str(response.headers.get("content-length") or "")
+            watcher = LinesWatcher(opened.endpoint.lines(opened), decode, int(length) if length.isdecimal() else None)
         if watcher is None and opened.endpoint.binary is not None and "json" not in kind:
             watcher = OpaqueWatcher(opened.call, opened.endpoint.binary(opened.body), finish)
         bodies.watch(response, watcher or JsonWatcher(functools.partial(self.facts, opened), finish, decode))

@@ -18,6 +18,41 @@ from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, meter
 
 
+class Doors(Door):
+    """Several doors of one SDK, put up and taken off together. The first is the SDK's own; where another one does not
+    fit the SDK that is installed, the others stand."""
+
+    def __init__(self, first: Door, *others: Door) -> None:
+        super().__init__(first.telemetry, first.meter)
+        self.doors = (first, *others)
+        for door in self.doors:
+            door.together = self
+
+    def install(self, sdk: Any) -> None:
+        first, *others = self.doors
+        first.install(sdk)
+        for door in others:
+            try:
+                door.install(sdk)
+            except Exception as error:
+                door.unhook()
+                log_once(f"instrument {type(door).__name__}", error)
+
+    def wrap(self, client: Any) -> None:
+        first, *others = self.doors
+        first.wrap(client)
+        for door in others:
+            try:
+                door.wrap(client)
+            except Exception as error:
+                log_once(f"wrap {type(door).__name__}", error)
+
+    def unhook(self) -> None:
+        self._open = False
+        for door in reversed(self.doors):
+            door.unhook()
+
+
 class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Puts a door before one SDK. One instance a class, as with every ``BaseInstrumentor``.
 
@@ -30,6 +65,9 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     distribution: ClassVar[str | None] = None
     """The name under which it is installed, where that is another one."""
+
+    modules: ClassVar[tuple[str, ...]] = ()
+    """The modules whose import puts the door up, where that is not the SDK's top module: ``install`` gets each."""
 
     versions: ClassVar[str]
     """The versions that are known to work, as a requirement: ``>=2,<4``."""
@@ -62,7 +100,8 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, **kwargs: Any) -> None:
         door = self._door = self.door(**kwargs)
         # An SDK that the program has not imported yet is met when it does, not imported for its sake.
-        wrapt.register_post_import_hook(lambda sdk: self._put(door, sdk), self.sdk)
+        for module in self.modules or (self.sdk,):
+            wrapt.register_post_import_hook(lambda sdk: self._put(door, sdk), module)
 
     def _put(self, door: Door, sdk: ModuleType) -> None:
         if self._door is not door:

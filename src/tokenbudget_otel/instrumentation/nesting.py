@@ -14,6 +14,9 @@ wrapped client, or before the client that a library works with) lets it pass; th
 
 
 def part_of_another(key: Any) -> bool:
-    """Whether the request that ``key`` stands for belongs to a call that a door has already let in."""
+    """Whether the request that ``key`` stands for belongs to a call that a door has already let in.
+
+    One that has ended has no more parts: a task that was started inside it may go on, and make calls of its own.
+    """
     outer = under_way.get()
-    return outer is not None and (outer.covers or outer.key is key)
+    return outer is not None and (outer.covers or outer.key is key) and not outer.call.finished

@@ -17,10 +17,12 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
-from tokenbudget_otel.instrumentation.guard import logger
+from tokenbudget_otel.instrumentation.guard import logger, tell_once
 from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
-from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
+from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
+from tokenbudget_otel.instrumentation.openai_batches import OpenAIBatches
+from tokenbudget_otel.instrumentation.openai_realtime import RealtimeDoor
 from tokenbudget_otel.instrumentation.openai_streams import (
     CHUNK_HINTS,
     CHUNK_MARKS,
@@ -33,14 +35,25 @@ from tokenbudget_otel.instrumentation.openai_streams import (
     ChunkReader,
     MediaEventReader,
     ResponseEventReader,
+    note_upstream,
     read_response,
 )
-from tokenbudget_otel.instrumentation.openai_usage import audio_usage, chat_usage, image_usage, reported_cost
+from tokenbudget_otel.instrumentation.openai_usage import (
+    MadeImages,
+    audio_usage,
+    chat_usage,
+    image_model,
+    image_usage,
+    reported_cost,
+    searched,
+)
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
-from tokenbudget_otel.meter import Meter, Size
+from tokenbudget_otel.instrumentation.uploads import sound_seconds
+from tokenbudget_otel.meter import Meter, Reading, Request, Size
+from tokenbudget_otel.money import NANO_PER_USD
 from tokenbudget_otel.usage import TokenUsage
 
 PROVIDER: Final = "openai"
@@ -48,9 +61,13 @@ PROVIDER: Final = "openai"
 CLASSES: Final = {
     "BaseAzureClient": "azure.ai.openai",
     "BedrockOpenAI": "aws.bedrock",
+    "AsyncBedrockOpenAI": "aws.bedrock",
     "BaseBedrockClient": "aws.bedrock",
 }
 """Client classes that stand for a provider, whatever their base URL."""
+
+RUNTIMES: Final = {"bedrock": "aws.bedrock"}
+"""The same of ``OpenAI(provider=…)``, by the name that the SDK gives what is configured so."""
 
 MEDIA: Final = MediaTokens(image=(1_100, 50_000), other=(1_000, None))
 """Image parts: gpt-4o-mini bills the most tokens of all, 48,169 for eight tiles at high detail
@@ -67,6 +84,13 @@ LEAST_AUDIO_RATE: Final = 500
 
 USUAL_AUDIO_RATE: Final = 16_000
 """Bytes of a second of audio, usually: 128 kbit/s."""
+
+IMAGES_COST: Final = "tokenbudget.image_generation.cost"
+IMAGES_MODEL: Final = "tokenbudget.image_generation.model"
+"""What a response's image generation tool cost beside the response, and its model."""
+
+SECONDS: Final = "tokenbudget.seconds"
+"""Where the length of an upload is kept with the fields of its request."""
 
 STREAM_USAGE: Final = "TOKENBUDGET_STREAM_USAGE"
 
@@ -88,6 +112,7 @@ def _chat_size(body: Body, _options: Any) -> Size:
         max_output_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         choices=_count(body, "n") or 1,
         text_only=not (extent.images or extent.others or body.get("audio")),
+        extra=TokenUsage(web_searches=1) if searched(body, PROVIDER) else None,
     )
 
 
@@ -153,12 +178,15 @@ def _transcription_size(_body: Body, options: Any) -> Size:
     # The length of the audio is not known before it is decoded: the context window bounds its tokens, and the size
     # of the upload its seconds.
     size = _uploaded(options.files)
+    heard = sound_seconds(options.files)
+    if heard is None:
+        heard = (0 if size is None else size) // USUAL_AUDIO_RATE + 1
     return Size(
         1_000,
         None,
         expected_output_tokens=200,
         extra=TokenUsage(input_audio_seconds=(MAX_AUDIO_BYTES if size is None else size) // LEAST_AUDIO_RATE + 1),
-        expected_extra=TokenUsage(input_audio_seconds=(0 if size is None else size) // USUAL_AUDIO_RATE + 1),
+        expected_extra=TokenUsage(input_audio_seconds=heard),
     )
 
 
@@ -236,7 +264,7 @@ def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
 # --- responses ---------------------------------------------------------------------------------------------------
 
 
-def _read_chat(data: Any, _body: Body, provider: str) -> ResponseFacts:
+def _read_chat(data: Any, body: Body, provider: str) -> ResponseFacts:
     choices = get(data, "choices")
     reasons = tuple(
         reason
@@ -244,23 +272,25 @@ def _read_chat(data: Any, _body: Body, provider: str) -> ResponseFacts:
         if (reason := text(get(choice, "finish_reason")))
     )
     usage = get(data, "usage")
+    counted = chat_usage(usage, provider)
+    if counted is not None and (searches := searched(body, provider)):
+        counted = counted.replace(web_searches=searches)
     facts = ResponseFacts(
         id=text(get(data, "id")),
         model=text(get(data, "model")),
         finish_reasons=reasons,
-        usage=chat_usage(usage, provider),
+        usage=counted,
         tier=text(get(data, "service_tier")),
         reported_nano_usd=reported_cost(usage, provider),
     )
     if (fingerprint := text(get(data, "system_fingerprint"))) is not None:
         facts.attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
-    if (upstream := text(get(data, "provider"))) is not None and provider == "openrouter":
-        facts.attributes["tokenbudget.upstream_provider"] = upstream
+    note_upstream(data, provider, facts)
     return facts
 
 
-def _read_response(data: Any, _body: Body, _provider: str) -> ResponseFacts:
-    return read_response(data)
+def _read_response(data: Any, _body: Body, provider: str) -> ResponseFacts:
+    return read_response(data, provider=provider)
 
 
 def _read_images(data: Any, _body: Body, _provider: str) -> ResponseFacts:
@@ -271,18 +301,49 @@ def _read_audio(data: Any, _body: Body, _provider: str) -> ResponseFacts:
     return ResponseFacts(usage=audio_usage(data))
 
 
+def _read_heard(data: Any, body: Body, _provider: str) -> ResponseFacts:
+    usage = audio_usage(data)
+    return ResponseFacts(usage=usage) if usage is not None or data is None else _heard(body)
+
+
+def _heard(body: Body) -> ResponseFacts:
+    """A transcription without a word about what was used: billed by the second, where the upload tells them."""
+    seconds = body.get(SECONDS)
+    if seconds is not None:
+        return ResponseFacts(usage=TokenUsage(input_audio_seconds=seconds), estimated=True)
+    model, form = text(body.get("model")) or "", text(body.get("response_format")) or "json"
+    tell_once(
+        f"transcription {model} {form}",
+        "tokenbudget-otel: %s in the format %r does not say what it used, and the length of this upload cannot be "
+        "told: the cost of this call is unknown. Ask for %s to have it, or send WAV.",
+        model,
+        form,
+        "verbose_json" if model.startswith("whisper") else "json",
+    )
+    return ResponseFacts()
+
+
 def _spoken(body: Body) -> ResponseFacts:
     """Speech comes back as audio without a count; models billed by the character are billed by the input."""
     said = body.get("input")
+    if (model := text(body.get("model")) or "").startswith("gpt-"):
+        tell_once(
+            f"speech {model}",
+            "tokenbudget-otel: speech by %s is billed by tokens, which only event streams report: the cost of this "
+            "call is unknown. Ask for stream_format='sse' to have it.",
+            model,
+        )
     return ResponseFacts(usage=TokenUsage(input_characters=len(said)) if isinstance(said, str) else None)
 
 
-def _chunks(_body: Body, provider: str) -> StreamFormat:
-    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, functools.partial(ChunkReader, provider))
+def _chunks(body: Body, provider: str) -> StreamFormat:
+    reader = functools.partial(ChunkReader, provider, searches=searched(body, provider))
+    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, reader)
 
 
-def _events(_body: Body, _provider: str) -> StreamFormat:
-    return StreamFormat(RESPONSE_MARKS, RESPONSE_HINTS, RESPONSE_TEXT, ResponseEventReader)
+def _events(_body: Body, provider: str) -> StreamFormat:
+    reader = functools.partial(ResponseEventReader, provider)
+    return StreamFormat(RESPONSE_MARKS, RESPONSE_HINTS, RESPONSE_TEXT, reader)
 
 
 def _media(operation: str) -> Any:
@@ -315,11 +376,11 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ),
     ("post", "/images/variations"): Endpoint(semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images),
     ("post", "/audio/transcriptions"): Endpoint(
-        semconv.TRANSCRIPTION, _transcription_size, _PLAIN, _read_audio, _media(semconv.TRANSCRIPTION),
-        binary=lambda _body: ResponseFacts(),
+        semconv.TRANSCRIPTION, _transcription_size, _PLAIN, _read_heard, _media(semconv.TRANSCRIPTION),
+        binary=_heard,
     ),
     ("post", "/audio/translations"): Endpoint(
-        semconv.TRANSLATION, _transcription_size, _PLAIN, _read_audio, binary=lambda _body: ResponseFacts()
+        semconv.TRANSLATION, _transcription_size, _PLAIN, _read_heard, binary=_heard
     ),
     ("post", "/audio/speech"): Endpoint(
         semconv.SPEECH, _speech_size, _PLAIN, _read_audio, _media(semconv.SPEECH), binary=_spoken
@@ -357,11 +418,13 @@ class OpenAIDoor(StainlessDoor):
         self._stream_usage = stream_usage
         self._refusing: set[str] = set()
         self._background = BackgroundResponses(meter)
+        self._batches = OpenAIBatches(meter)
 
     def peer(self, client: Any) -> Peer:
         """Who ``client`` talks to. Half the world speaks OpenAI's API: a host is OpenAI's only if it is known to be."""
         url = client.base_url
-        provider = by_class(client, self.classes) or provider_of(str(url), COMPATIBLE)
+        runtime = RUNTIMES.get(str(get(client, "_provider_runtime", "name")))
+        provider = by_class(client, self.classes) or runtime or provider_of(str(url), COMPATIBLE)
         if provider == COMPATIBLE:
             tell_of_unknown(str(url))
         return Peer(provider, url.host, url.port)
@@ -376,10 +439,12 @@ class OpenAIDoor(StainlessDoor):
             return _FETCH
         if (ending := _ENDING.search(path)) is not None:
             return ENDPOINTS.get((method, ending.group(1)))
-        return None
+        return self._batches.endpoint(method, path)
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         body = opened.body
+        if opened.endpoint.binary is _heard and (seconds := sound_seconds(opened.options.files)) is not None:
+            opened.body = {**body, SECONDS: seconds}
         if not (stream and opened.endpoint.wants_usage and self._stream_usage and body.get("stream") is True):
             return
         asked = body.get("stream_options")
@@ -419,12 +484,37 @@ class OpenAIDoor(StainlessDoor):
             book = self._background.booking(opened.peer.provider, facts)
             opened.call.finish(outcome, facts, error, billed=book is not None, book=book)
             return
+        if opened.endpoint.operation in (semconv.CREATE_BATCH, semconv.FETCH_BATCH):
+            self._batches.finish(opened, outcome, facts, error)
+            return
         if facts.id is not None and facts.background:
             if facts.unfinished:
                 self._background.remember(facts.id, opened.call.ticket)
-            else:  # a stream that was followed to its end: charged here, whoever retrieves it later
-                self._background.booked(facts.id)
+            elif not self._background.booked(facts.id, opened.call.request):
+                opened.call.finish(outcome, facts, error, billed=False)
+                return  # followed to its end, but somebody who retrieved it was faster
+        images = self._images_made(opened, facts)
         super().finish(opened, outcome, facts, error)
+        if images is not None:
+            self.meter.record(*images)
+
+    def _images_made(self, opened: Opened, facts: ResponseFacts) -> tuple[Request, Reading] | None:
+        """What a response's image generation tool used: booked beside it, at the price of the image model."""
+        made, call = facts.more, opened.call
+        if not isinstance(made, MadeImages) or call.finished:
+            return None
+        model = made.model or image_model(opened.body) or ""
+        asked = call.request
+        request = Request(
+            asked.provider, model, semconv.IMAGE_GENERATION, lambda: Size(0, 0), at=asked.at, tags=asked.tags,
+            context=asked.context,
+        )  # fmt: skip
+        reading = Reading(made.usage, model)
+        cost = self.meter.price(request, reading).cost
+        facts.attributes[IMAGES_MODEL] = model
+        if cost.nano_usd is not None:
+            facts.attributes[IMAGES_COST] = cost.nano_usd / NANO_PER_USD
+        return request, reading
 
 
 class OpenAIInstrumentor(SdkInstrumentor):
@@ -443,7 +533,8 @@ class OpenAIInstrumentor(SdkInstrumentor):
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         asked = options.get("stream_usage")
-        return OpenAIDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
+        door = OpenAIDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
+        return Doors(door, RealtimeDoor(telemetry, meter, door.peer))
 
 
 def _stream_usage() -> bool:

@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from opentelemetry import context
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.forks import renew_after_fork
+from tokenbudget_otel.instrumentation.batches import MAX_REMEMBERED, Newest, PerMeter
 from tokenbudget_otel.instrumentation.call import open_request
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
-from tokenbudget_otel.meter import Charge, Meter, Reading, Size, Ticket
+from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Size, Ticket
 
-MAX_REMEMBERED: Final = 10_000
-"""Responses that are remembered, each way. The reservation of one that is forgotten runs out by itself."""
+
+class _Memory:
+    """Which responses are open, and which were charged. The reservation of one that is forgotten runs out by itself."""
+
+    def __init__(self) -> None:
+        self._after_fork()
+        renew_after_fork(self)
+        self.open: Newest[str, Ticket] = Newest(MAX_REMEMBERED)
+        self.booked: Newest[str, None] = Newest(MAX_REMEMBERED)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_memory_of: Final = PerMeter(lambda _meter: _Memory())
 
 
 class BackgroundResponses:
-    """Connects the request that started a response with the one that first sees its usage."""
+    """Connects the request that started a response with the one that first sees its usage, in this process or, by the
+    ledger that they share, in another."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, Ticket] = OrderedDict()
-        self._booked: OrderedDict[str, None] = OrderedDict()
+        self._memory = _memory_of(meter)
 
     def remember(self, response_id: str, ticket: Ticket) -> None:
         """A response was started; ``ticket`` holds its reservation."""
-        with self._lock:
-            self._open[response_id] = ticket
-            while len(self._open) > MAX_REMEMBERED:
-                self._open.popitem(last=False)
+        with self._memory.lock:
+            self._memory.open[response_id] = ticket
 
-    def booked(self, response_id: str) -> None:
-        """A response was charged where it was made."""
-        with self._lock:
-            self._book(response_id)
-
-    def _book(self, response_id: str) -> None:
-        self._booked[response_id] = None
-        while len(self._booked) > MAX_REMEMBERED:
-            self._booked.popitem(last=False)
+    def booked(self, response_id: str, request: Request | None = None) -> bool:
+        """A response is about to be charged where it was made. False where it was charged already, by somebody who
+        retrieved it meanwhile: here or, if the request is given, in another process that shares the ledger."""
+        with self._memory.lock:
+            if response_id in self._memory.booked:
+                return False
+            self._memory.booked[response_id] = None
+        return request is None or self._meter.claim(request, response_id)
 
     def booking(self, provider: str, facts: ResponseFacts) -> Callable[[Reading], Charge] | None:
         """How a retrieved response is to be booked; ``None`` where there is nothing (more) to book.
@@ -53,15 +63,24 @@ class BackgroundResponses:
         """
         if facts.id is None or facts.status in (None, "queued", "in_progress"):
             return None
-        with self._lock:
-            ticket = self._open.pop(facts.id, None)
-            if ticket is None and (facts.id in self._booked or not facts.background or facts.usage is None):
-                return None
-            self._book(facts.id)
+        memory = self._memory
+        with memory.lock:
+            ticket = memory.open.pop(facts.id)
+            charged = facts.id in memory.booked
+            if not charged:
+                if ticket is None and (not facts.background or facts.usage is None):
+                    return None
+                memory.booked[facts.id] = None
         if ticket is not None:
             started = ticket
+            if charged or not self._meter.claim(started.request, facts.id):
+                self._meter.release(started)  # somebody else, here or in another process, was first
+                return None
             return lambda reading: self._meter.settle(started, reading)
+        if charged:
+            return None
         request = open_request(provider, facts.model or "", semconv.CHAT, lambda: Size(0, 0), tier=facts.tier)
         request.id = facts.id
         request.context = context.get_current()
-        return lambda reading: self._meter.record(request, reading)
+        charge = self._meter.price(request, facts.reading())
+        return (lambda _reading: charge) if self._meter.record_once(request, charge) else None

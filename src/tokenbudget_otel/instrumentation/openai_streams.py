@@ -12,6 +12,7 @@ from tokenbudget_otel.instrumentation.openai_usage import (
     audio_usage,
     chat_usage,
     image_usage,
+    made_images,
     reported_cost,
     response_usage,
 )
@@ -45,20 +46,28 @@ def stream_error(error: Any) -> tuple[str, str]:
     return kind, text(get(error, "message")) or str(error)
 
 
+def note_upstream(data: Any, provider: str, facts: ResponseFacts) -> None:
+    """Who answered behind a gateway that says so."""
+    if provider == "openrouter" and (upstream := text(get(data, "provider"))) is not None:
+        facts.attributes["tokenbudget.upstream_provider"] = upstream
+
+
 class ChunkReader:
     """Chat completions and legacy completions: chunks of choices, the usage on the last one.
 
     Args:
         provider: who sends them; the meaning of some counts depends on it.
         hide_usage: whether the chunk that only our ``include_usage`` brought is withheld.
+        searches: web searches that the request makes and the usage does not tell.
     """
 
-    def __init__(self, provider: str, hide_usage: bool) -> None:
+    def __init__(self, provider: str, hide_usage: bool, searches: int = 0) -> None:
         self.complete = False
         self.usage_is_final = False
         self.facts = ResponseFacts()
         self._provider = provider
         self._hide_usage = hide_usage
+        self._searches = searches
 
     def event(self, data: bytes) -> bool:
         if data.startswith(DONE):
@@ -75,14 +84,15 @@ class ChunkReader:
         facts.tier = text(get(chunk, "service_tier")) or facts.tier
         if (fingerprint := text(get(chunk, "system_fingerprint"))) is not None:
             facts.attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
+        note_upstream(chunk, self._provider, facts)
         choices = get(chunk, "choices")
         for choice in choices if isinstance(choices, list) else ():
             if (reason := text(get(choice, "finish_reason"))) is not None:
                 facts.finish_reasons += (reason,)
                 self.complete = True
-        usage = get(chunk, "usage") or get(chunk, "x_groq", "usage")
+        usage = get(chunk, "usage") or get(chunk, "x_groq", "usage") or _usage_of_choice(choices)
         if usage is not None and (read := chat_usage(usage, self._provider)):
-            facts.usage = read
+            facts.usage = read.replace(web_searches=self._searches) if self._searches else read
             facts.reported_nano_usd = reported_cost(usage, self._provider)
             # Some hosts send a running count on every chunk: it is final with the answer, or on a chunk of its own.
             self.complete = self.complete or choices == []
@@ -91,13 +101,23 @@ class ChunkReader:
         return False
 
 
-class ResponseEventReader:
-    """The Responses API: typed events, the whole response with its usage in the last one."""
+def _usage_of_choice(choices: Any) -> Any:
+    """Moonshot's place for the usage of a stream that did not ask for it."""
+    return get(choices[0], "usage") if isinstance(choices, list) and choices else None
 
-    def __init__(self, _hide_usage: bool = False) -> None:
+
+class ResponseEventReader:
+    """The Responses API: typed events, the whole response with its usage in the last one.
+
+    Args:
+        provider: who sends them; the meaning of some counts depends on it.
+    """
+
+    def __init__(self, provider: str, _hide_usage: bool = False) -> None:
         self.complete = False
         self.usage_is_final = False
         self.facts = ResponseFacts()
+        self._provider = provider
 
     def event(self, data: bytes) -> bool:
         event = json.loads(data)
@@ -108,7 +128,7 @@ class ResponseEventReader:
         response = get(event, "response")
         if response is None:
             return False
-        self.facts = read_response(response, self.facts)
+        self.facts = read_response(response, self.facts, self._provider)
         if kind in ("response.created", "response.queued"):
             return False
         self.complete = True
@@ -140,7 +160,7 @@ class MediaEventReader:
         return False
 
 
-def read_response(response: Any, facts: ResponseFacts | None = None) -> ResponseFacts:
+def read_response(response: Any, facts: ResponseFacts | None = None, provider: str = "openai") -> ResponseFacts:
     """A response of the Responses API."""
     facts = facts or ResponseFacts()
     facts.id = text(get(response, "id")) or facts.id
@@ -148,7 +168,10 @@ def read_response(response: Any, facts: ResponseFacts | None = None) -> Response
     facts.tier = text(get(response, "service_tier")) or facts.tier
     facts.status = text(get(response, "status")) or facts.status
     facts.background = get(response, "background") is True or facts.background
-    facts.usage = response_usage(response) or facts.usage
+    facts.usage = response_usage(response, provider) or facts.usage
+    facts.reported_nano_usd = reported_cost(get(response, "usage"), provider)
+    note_upstream(response, provider, facts)
+    facts.more = made_images(response) or facts.more
     if facts.status == "failed":
         facts.error = stream_error(get(response, "error") or "the response failed")
     reason = text(get(response, "incomplete_details", "reason"))

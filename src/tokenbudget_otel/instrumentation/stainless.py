@@ -79,7 +79,7 @@ class StainlessDoor(HttpDoor):
         @functools.wraps(copy_client)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             made = copy_client(*args, **kwargs)
-            self.wrap(made)
+            self.together.wrap(made)
             return made
 
         return wrapper

@@ -20,6 +20,9 @@ from tokenbudget_otel.usage import TokenUsage
 MAX_JSON_BYTES: Final = 32 * 1024 * 1024
 """The largest unread JSON body whose usage is looked for."""
 
+BEGINNING: Final = 64
+"""Bytes of a file by which it is told whether its lines are read."""
+
 EVERY_EVENT: Final = re.compile(rb"data:")
 
 
@@ -114,6 +117,19 @@ class StreamFormat:
     hints: tuple[bytes, ...]
     text: re.Pattern[bytes]
     reader: Callable[[bool], StreamReader]
+
+
+class LineReader(Protocol):
+    """Follows an answer that is a file, one JSON object a line."""
+
+    def wants(self, beginning: bytes) -> bool:
+        """Whether the lines of a body that begins so are to be read; asked once."""
+
+    def line(self, data: bytes) -> bool:
+        """Take a line; say whether any more are wanted."""
+
+    def ended(self, outcome: str, complete: bool, error: BaseException | None) -> None:
+        """The body ended: end the call. ``complete``: all of it was seen."""
 
 
 Finish = Callable[[str, ResponseFacts, BaseException | None], None]
@@ -286,6 +302,82 @@ class OpaqueWatcher:
         if not self.done:
             self.done = True
             self._finish(OUTCOMES[how], self._facts, error)
+
+
+class LinesWatcher:
+    """Follows the body of a file, line by line; no more than a line of it is kept.
+
+    Args:
+        length: bytes of the whole body, where that is known: who has seen so many has seen all.
+    """
+
+    def __init__(
+        self, reader: LineReader, decode: Callable[[bytes], bytes] | None = None, length: int | None = None
+    ) -> None:
+        self.done = False
+        self._reader = reader
+        self._decode = decode
+        self._left = length
+        self._wanted: bool | None = None
+        self._lost = False
+        self._carry = bytearray()
+
+    def chunk(self, data: bytes) -> bytes:
+        if self._left is not None:
+            self._left -= len(data)
+        if self._wanted is not False:
+            try:
+                self._feed(data if self._decode is None else self._decode(data))
+            except Exception as error:
+                self._wanted, self._lost = False, True
+                log_once("read a file", error)
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        if self._wanted is None:
+            # Enough to tell by, and not a byte of what may be a film is kept beyond it.
+            beginning = bytes(self._carry) + data[:BEGINNING]
+            if len(beginning) < BEGINNING and b"\n" not in beginning:
+                self._carry += data
+                return
+            self._wanted = self._reader.wants(beginning)
+        start = 0
+        while self._wanted:
+            end = data.find(b"\n", start)
+            if end < 0:
+                if len(self._carry) < MAX_JSON_BYTES:
+                    self._carry += data[start:]
+                return
+            line = data[start:end]
+            if self._carry:
+                line = bytes(self._carry) + line
+                self._carry.clear()
+            start = end + 1
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        if line.strip():
+            self._wanted = self._reader.line(line)
+
+    def rest(self) -> bytes:
+        return b""
+
+    def whole(self, body: bytes) -> None:
+        """Take a body that was read before it could be followed, and end the call."""
+        self.chunk(body)
+        self.ended("read")
+
+    def ended(self, how: str, error: BaseException | None = None) -> None:
+        if self.done:
+            return
+        self.done = True
+        complete = not self._lost and (how == "read" or self._left == 0)
+        if complete and self._carry:  # the last line has no end
+            if self._wanted is None:
+                self._wanted = self._reader.wants(bytes(self._carry))
+            if self._wanted:
+                self._line(bytes(self._carry))
+        self._reader.ended("completed" if complete else OUTCOMES[how], complete, error if how == "failed" else None)
 
 
 def decoder(response: Any) -> Callable[[bytes], bytes] | None:

@@ -18,9 +18,13 @@ SUPPRESS_LANGUAGE_MODEL: Final = "suppress_language_model_instrumentation"
 OFFICIAL_INFERENCE: Final = "opentelemetry.genai.client.inference.context"
 """Set by the official GenAI packages (opentelemetry-util-genai) inside a call of theirs."""
 
+OFFICIAL_EMBEDDING: Final = "opentelemetry.genai.client.embedding.context"
+OFFICIAL_FETCH_RESPONSE: Final = "opentelemetry.genai.client.fetch_response.context"
+"""The same around embeddings, and around a look for a response. (Not around retrieval, which is no call itself.)"""
+
 OPENLIT_CONTEXT_VARIABLE: Final = ("openlit.__helpers", "openlit_framework_llm_span_active")
 
-_CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, OFFICIAL_INFERENCE)
+_CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, OFFICIAL_INFERENCE, OFFICIAL_EMBEDDING, OFFICIAL_FETCH_RESPONSE)
 
 
 def suppressed(ctx: Context) -> bool:

@@ -413,6 +413,20 @@ class PriceBook:
         with self._lock:
             self._view = _View(self._view.overrides.adding(models, maps or ()))
 
+    def sets(self, provider: str, model: str) -> bool:
+        """Whether the program has said what this very name costs or means: an Azure deployment, a model of its own.
+
+        >>> book = PriceBook()
+        >>> book.map_model("prod-chat", "gpt-4o", provider="azure.ai.openai")
+        >>> book.sets("azure.ai.openai", "Prod-Chat"), book.sets("azure.ai.openai", "gpt-4o")
+        (True, False)
+        """
+        overrides = self._view.overrides
+        if not overrides or not model.strip():
+            return False
+        key, name = provider_key(provider), model.strip().lower()
+        return overrides.model(key, name) is not None or overrides.target(key, name) is not None
+
     # --- finding ----------------------------------------------------------------------------------------------
 
     def _catalog(self) -> Catalog:

@@ -28,7 +28,7 @@ class Cost:
 
     ========= ==========================================================================================
     priced    everything that was reported has a price
-    free      the model is explicitly free
+    free      the model is explicitly free, or runs on the program's own machine
     partial   part of what was reported has no certain price; ``unpriced`` names it; what has is in the amount
     stale     priced, but by a catalog read longer ago than the price book accepts
     unknown   no price is known: the amount is ``None``, never 0
@@ -81,7 +81,7 @@ class Cost:
         """Who says so: ``genai-prices``, ``litellm``, ``override``, ``file`` or ``provider``; ``None`` if nobody."""
         if self._tariff is not None:
             return self._tariff.entry.source.name
-        return None if self._nano_usd is None else "provider"
+        return None if self._nano_usd is None or self._state == "free" else "provider"
 
     @property
     def source_version(self) -> str | None:
@@ -102,6 +102,11 @@ class Cost:
     def tier(self) -> str | None:
         """The service tier whose price was asked for; ``None`` for the standard price."""
         return None if self._tariff is None else self._tariff.tier
+
+    @property
+    def by_length(self) -> bool:
+        """Whether longer prompts have other prices: then the price of a sum of calls is not the sum of theirs."""
+        return self._card is not None and self._card.coefficients is None
 
     @property
     def unpriced(self) -> tuple[str, ...]:

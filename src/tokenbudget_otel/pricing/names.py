@@ -215,6 +215,32 @@ def names_a_model(arn: str) -> bool:
     return found is not None and found["kind"] in _ARN_KINDS
 
 
+@lru_cache(maxsize=1024)
+def names_to_price(provider: str, asked: str, answered: str | None) -> tuple[str, ...]:
+    """The names by which a call is priced, the first that has a price: the model that answered, usually, and then the
+    one that was asked for.
+
+    On Bedrock it is the other way about. The id that was asked for says where the model runs, which makes a tenth of
+    the price of newer models; the answer may carry the vendor's own name only. What a profile or a capacity of the
+    user's own costs is not told by the model in it.
+
+    >>> names_to_price("openai", "gpt-5", "gpt-5-2025-08-07")
+    ('gpt-5-2025-08-07', 'gpt-5')
+    >>> names_to_price("aws.bedrock", "global.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5-20251001")
+    ('global.anthropic.claude-haiku-4-5-20251001-v1:0', 'claude-haiku-4-5-20251001')
+    """
+    if not answered or answered == asked:
+        return (asked,)
+    if provider_id(provider) != "aws":
+        return (answered, asked)
+    name = asked.strip().lower()
+    own = name.startswith("arn:") and not names_a_model(name) and _pattern(_PROMPT_ROUTER).search(name) is None
+    return (asked,) if own else (asked, answered)
+
+
+_PROMPT_ROUTER: Final = r":(?:default-)?prompt-router/"
+"""A router chooses among models that Bedrock sells, and says which one it was."""
+
 _GOOGLE_PATH: Final = r"^(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?models/"
 _BEDROCK_PLACE: Final = r"^(?:us|us-gov|eu|apac|ap|jp|au|ca|in|sa|me|af|global)\.(?=[a-z0-9-]+\.)"
 _BEDROCK_VERSION: Final = r"(?:-v\d+)?(?::\d+)?(?::\d+k)?$"

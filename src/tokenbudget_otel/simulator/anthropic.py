@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from tokenbudget_otel.simulator import anthropic_batches
 from tokenbudget_otel.simulator.errors import anthropic_body
 from tokenbudget_otel.simulator.exchange import Exchange
 from tokenbudget_otel.simulator.reply import RefusedError, Reply
@@ -226,4 +227,5 @@ _DELTAS: Final = {"text": _text, "thinking": _thinking, "tool_use": _tool, "serv
 ROUTES: Final[Table] = {
     ("POST", "/messages"): messages,
     ("POST", "/messages/count_tokens"): count_tokens,
+    **anthropic_batches.routes(messages),
 }

@@ -5,23 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from tokenbudget_otel.simulator import admin, anthropic, openai
+from tokenbudget_otel.simulator import (
+    admin,
+    anthropic,
+    bedrock,
+    cohere,
+    google,
+    groq,
+    mistral,
+    ollama,
+    openai,
+    together,
+    voyage,
+)
 from tokenbudget_otel.simulator.behaviour import Behaviour
 from tokenbudget_otel.simulator.books import RecordedRequest
+from tokenbudget_otel.simulator.cohere_errors import cohere_body
 from tokenbudget_otel.simulator.damage import damaged
 from tokenbudget_otel.simulator.delivery import Line, deliver
-from tokenbudget_otel.simulator.errors import anthropic_body, openai_body
+from tokenbudget_otel.simulator.errors import anthropic_body, google_body, openai_body
 from tokenbudget_otel.simulator.exchange import Exchange
-from tokenbudget_otel.simulator.hosts import ANTHROPIC, AZURE, HOSTS, OPENAI, Host
+from tokenbudget_otel.simulator.hosts import ANTHROPIC, AZURE, GOOGLE, HOSTS, OPENAI, Host
+from tokenbudget_otel.simulator.mistral_errors import mistral_body
 from tokenbudget_otel.simulator.multipart import read_form
 from tokenbudget_otel.simulator.reply import RefusedError, Reply
 from tokenbudget_otel.simulator.routing import Handler
 from tokenbudget_otel.simulator.state import State
+from tokenbudget_otel.simulator.websockets import routes as live_routes
 
 ErrorBody = Callable[[int, str | None, str], bytes]
 
@@ -96,6 +112,8 @@ class Endpoint:
         def settle(share: float) -> None:
             if reply.usage is not None:
                 state.bill(exchange, reply, reply.usage, share, epoch)
+            for model, usage in reply.further:
+                state.bill(exchange, Reply(model=model), usage, 1.0, epoch)
 
         state = self._state
         headers = [(b"content-type", reply.content_type.encode()), (self._id_header, exchange.request_id.encode())]
@@ -111,6 +129,8 @@ class Endpoint:
             (b"content-length", b"%d" % len(body)),
             (self._id_header, request_id.encode()),
         ]
+        if self._error_body is bedrock.error_body:
+            headers.append((b"x-amzn-errortype", bedrock.error_type(status).encode()))
         after = behaviour.retry_after_s if behaviour else None
         if after is None and status in _RETRY_LATER:
             after = _RETRY_LATER[status]
@@ -140,6 +160,8 @@ def _parse(content_type: str, body: bytes) -> dict[str, Any]:
     """The fields of a request, from JSON or from a form; none from anything else."""
     if content_type.startswith("multipart/form-data"):
         return read_form(content_type, body)
+    if content_type.startswith("application/x-www-form-urlencoded"):
+        return dict(parse_qsl(body.decode("utf-8", "replace")))
     try:
         parsed = json.loads(body) if body else {}
     except ValueError:
@@ -176,16 +198,33 @@ def build(state: State) -> Starlette:
 
     both = openai_routes(OPENAI)
     messages = routes(anthropic.ROUTES, ANTHROPIC, anthropic_body, b"request-id")
+    contents = routes(google.ROUTES, GOOGLE, google_body, b"x-request-id")
     other = Endpoint(state, _not_found, OPENAI, openai_body, b"x-request-id")
     # In each mount too: Starlette does not look further once a prefix fits.
     fallback = [Route("/{path:path}", other, methods=["GET", "POST", "DELETE", "PUT", "PATCH"])]
     mounts: list[BaseRoute] = [
-        Mount("/v1", routes=[*both[:2], *messages, *both[2:], *fallback]),
+        Mount("/v1", routes=[*both[:2], *messages, *both[2:], *contents, *fallback]),
         Mount("/openai/deployments/{deployment}", routes=[*openai_routes(AZURE), *fallback]),
         Mount("/openai/v1", routes=[*openai_routes(AZURE), *fallback]),
         Mount("/openai", routes=[*openai_routes(AZURE), *fallback]),
         Mount("/host/{host}/v1", routes=[*openai_routes(None), *fallback]),
         Mount("/anthropic/v1", routes=[*messages, *fallback]),
+        Mount("/mistral/v1", routes=[*routes(mistral.ROUTES, mistral.HOST, mistral_body, b"x-request-id"), *fallback]),
+        Mount("/cohere", routes=[*routes(cohere.ROUTES, cohere.HOST, cohere_body, b"x-request-id"), *fallback]),
+        Mount("/groq/openai/v1", routes=[*routes(groq.ROUTES, groq.HOST, openai_body, b"x-request-id"), *fallback]),
+        Mount(
+            "/together/v1", routes=[*routes(together.ROUTES, together.HOST, openai_body, b"x-request-id"), *fallback]
+        ),
+        *(Mount(prefix, routes=[*contents, *fallback]) for prefix in ("/v1beta1", "/v1beta")),
+        Mount(
+            "/model", routes=[*routes(bedrock.ROUTES, bedrock.HOST, bedrock.error_body, b"x-amzn-requestid"), *fallback]
+        ),
+        Mount(
+            "/ollama/api", routes=[*routes(ollama.ROUTES, ollama.HOST, ollama.ollama_body, b"x-request-id"), *fallback]
+        ),
+        Mount(
+            "/voyage/v1", routes=[*routes(voyage.ROUTES, voyage.HOST, voyage.voyage_body, b"x-request-id"), *fallback]
+        ),
         Mount("/_simulator", routes=admin.routes(state)),
     ]
-    return Starlette(routes=[*mounts, *fallback])
+    return Starlette(routes=[*live_routes(state), *mounts, *fallback])

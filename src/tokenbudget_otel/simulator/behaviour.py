@@ -83,6 +83,8 @@ class Behaviour:
     cache_write_12h_tokens: int = 0
     input_audio_tokens: int = 0
     input_image_tokens: int = 0
+    tool_use_input_tokens: int = 0
+    """Input that results of server-side tools made (Google)."""
     output_tokens: int | None = None
     reasoning_tokens: int = 0
     citation_tokens: int = 0
@@ -101,7 +103,15 @@ class Behaviour:
     speed: str | None = None
     inference_geo: str | None = None
     cost_usd: float | None = None
-    """What an OpenRouter-like host reports as ``usage.cost``; None: a millionth of a dollar per token."""
+    """What a host reports as the cost: OpenRouter and Perplexity (None: a millionth of a dollar per token), xAI."""
+    upstream_cost_usd: float | None = None
+    """What OpenRouter says that the upstream provider charged a key of the user's own (BYOK)."""
+    x_searches: int = 0
+    """Searches of posts that xAI's responses made."""
+    pages_opened: int = 0
+    """Pages that a response's web searches opened: actions that are not billed."""
+    images_generated: int = 0
+    """Images that a response made with its image generation tool, at 300 tokens for 20 of prompt."""
 
     # How it comes.
     chunks: int | None = None
@@ -210,7 +220,10 @@ _NO_FAULTS: Final[dict[str, Any]] = {"status": 200, "drop": False, "timeout": Fa
 
 _CACHE_WRITES: Final = tuple(f"cache_write_{ttl}_tokens" for ttl in ("5m", "30m", "1h", "12h"))
 _PARTS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
-    "input_tokens": (("cached_tokens", *_CACHE_WRITES), ("input_audio_tokens", "input_image_tokens")),
+    "input_tokens": (
+        ("cached_tokens", *_CACHE_WRITES, "tool_use_input_tokens"),
+        ("input_audio_tokens", "input_image_tokens"),
+    ),
     "output_tokens": (
         ("reasoning_tokens", "citation_tokens", "rejected_prediction_tokens"),
         ("output_audio_tokens", "output_image_tokens"),

@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Final
 
+from tokenbudget_otel.simulator.bedrock_frames import framed, reframed
 from tokenbudget_otel.simulator.reply import Reply
 from tokenbudget_otel.simulator.sse import Frame, dump
 
@@ -49,11 +50,17 @@ Codec = Callable[[bytes, random.Random], bytes]
 
 def _codec(data: bytes) -> Codec | None:
     """How an event of a stream is damaged, by its wire format."""
+    if framed(data):
+        return _damaged_frame
     if _DATA.search(data):
         return _damaged_event
     if data[:1] in (b"{", b"["):
         return _damaged_line
     return None
+
+
+def _damaged_frame(data: bytes, dice: random.Random) -> bytes:
+    return reframed(data, lambda text: _damaged_json(text, dice))
 
 
 def _damaged_event(data: bytes, dice: random.Random) -> bytes:

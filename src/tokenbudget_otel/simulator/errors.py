@@ -43,6 +43,18 @@ ANTHROPIC: Final = {
     529: Wording("overloaded_error", "Overloaded"),
 }
 
+GOOGLE: Final = {
+    400: Wording("INVALID_ARGUMENT", "Request contains an invalid argument."),
+    401: Wording("UNAUTHENTICATED", "Request had invalid authentication credentials."),
+    403: Wording("PERMISSION_DENIED", "The caller does not have permission."),
+    404: Wording("NOT_FOUND", "The model is not found for this API version, or is not supported."),
+    409: Wording("ABORTED", "The operation was aborted."),
+    429: Wording("RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota)."),
+    500: Wording("INTERNAL", "An internal error has occurred. Please retry."),
+    503: Wording("UNAVAILABLE", "The model is overloaded. Please try again later."),
+    504: Wording("DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
+}
+
 
 def wording(table: dict[int, Wording], status: int, message: str | None = None) -> Wording:
     """What the table says of a status; of one it does not hold, what it says of its class."""
@@ -66,3 +78,13 @@ def openai_body(status: int, message: str | None, _request_id: str) -> bytes:
 
 def anthropic_body(status: int, message: str | None, request_id: str) -> bytes:
     return dump(anthropic_error(wording(ANTHROPIC, status, message), request_id))
+
+
+def google_error(status: int, message: str | None = None) -> dict[str, Any]:
+    """The error object of Google's APIs."""
+    said = wording(GOOGLE, status, message)
+    return {"error": {"code": status, "message": said.message, "status": said.type}}
+
+
+def google_body(status: int, message: str | None, _request_id: str) -> bytes:
+    return dump(google_error(status, message))

@@ -9,6 +9,7 @@ from tokenbudget_otel.simulator import (
     openai_batches,
     openai_chat,
     openai_embeddings,
+    openai_files,
     openai_images,
     openai_models,
     openai_responses,
@@ -35,4 +36,9 @@ ROUTES: Final[Table] = {
     ("POST", "/batches"): openai_batches.create,
     ("GET", "/batches/{batch_id}"): openai_batches.retrieve,
     ("POST", "/batches/{batch_id}/cancel"): openai_batches.cancel,
+    ("GET", "/batches"): openai_batches.listing,
+    ("POST", "/files"): openai_files.create,
+    ("GET", "/files/{file_id}"): openai_files.retrieve,
+    ("GET", "/files/{file_id}/content"): openai_files.content,
+    ("DELETE", "/files/{file_id}"): openai_files.delete,
 }

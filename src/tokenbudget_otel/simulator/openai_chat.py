@@ -167,6 +167,8 @@ def _chat_frames(
             chunk["x_groq"] = {"id": exchange.id("req_"), "usage": shape}
         if reported and (host.stream_usage == "every" or (last and host.stream_usage == "last")):
             chunk["usage"] = shape and (shape if last else _host_usage(exchange, usage.until(seen / contents)))
+        if reported and last and host.stream_usage == "choice":
+            chunk["choices"] = [choice | {"usage": shape}]
         frames.append(data_frame(chunk, content))
     if separate and reported:
         # OpenRouter's last chunk keeps an empty choice, OpenAI's has none.
@@ -218,9 +220,12 @@ def completions(exchange: Exchange) -> Reply:
 
     if not exchange.streaming:
         choices = [choice(place, text, finish) for place in range(count)]
-        whole = report(common | {"choices": choices}, exchange.behaviour, chat_usage(usage))
+        whole = report(common | {"choices": choices}, exchange.behaviour, _host_usage(exchange, usage))
         return Reply(dump(whole), usage=usage, model=exchange.model)
+    at_last = exchange.host.stream_usage == "last" and exchange.behaviour.usage != "absent"
     asked = bool((body.get("stream_options") or {}).get("include_usage")) and exchange.behaviour.usage != "absent"
+    asked = asked and not at_last
+    shape = _host_usage(exchange, usage) if exchange.behaviour.usage == "present" else None
     empty = {"usage": None} if asked else {}
     pieces = exchange.cut(text) or [""]
     frames = [
@@ -230,7 +235,9 @@ def completions(exchange: Exchange) -> Reply:
         for place in range(count)
         for index, piece in enumerate(pieces)
     ]
+    if at_last:
+        last = choice(count - 1, pieces[-1], finish)
+        frames[-1] = data_frame(common | {"choices": [last], "usage": shape}, True)
     if asked:
-        shape = chat_usage(usage) if exchange.behaviour.usage == "present" else None
         frames.append(data_frame(common | {"choices": [], "usage": shape}))
     return _stream([*frames, DONE], exchange, usage)

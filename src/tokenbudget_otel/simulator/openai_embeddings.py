@@ -26,7 +26,7 @@ def embeddings(exchange: Exchange) -> Reply:
     # A list of numbers is a text in tokens.
     tokens = sum(len(text) if isinstance(text, list) else measure_prompt(text) for text in inputs)
     usage = exchange.measure(tokens, 0)
-    encode = _base64 if body.get("encoding_format") == "base64" else _floats
+    encode = _base64 if body.get("encoding_format") == "base64" else floats
     data = [
         {"object": "embedding", "index": place, "embedding": encode(exchange.number + place, width)}
         for place in range(len(inputs))
@@ -36,11 +36,11 @@ def embeddings(exchange: Exchange) -> Reply:
     return Reply(dump(whole), usage=usage, model=exchange.model)
 
 
-def _floats(seed: int, width: int) -> list[float]:
+def floats(seed: int, width: int) -> list[float]:
     # Sixteenths are the same in 32 bits as in decimals.
     pattern = [((seed * 7 + place * 5) % 31 - 15) / 16 for place in range(_PATTERN)]
     return (pattern * (width // _PATTERN + 1))[:width]
 
 
 def _base64(seed: int, width: int) -> Any:
-    return base64.b64encode(struct.pack(f"<{width}f", *_floats(seed, width))).decode()
+    return base64.b64encode(struct.pack(f"<{width}f", *floats(seed, width))).decode()

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from tokenbudget_otel.simulator.errors import OPENAI, openai_error, wording
 from tokenbudget_otel.simulator.exchange import Exchange
 from tokenbudget_otel.simulator.openai_chat import answer_format
+from tokenbudget_otel.simulator.openai_images import IMAGE
 from tokenbudget_otel.simulator.openai_usage import report, responses_usage
 from tokenbudget_otel.simulator.reply import RefusedError, Reply
 from tokenbudget_otel.simulator.sse import Frame, dump, event_frame
@@ -146,6 +147,8 @@ def _work(exchange: Exchange) -> tuple[list[Item], str, Usage]:
         make(exchange, place)
         for count, make in (
             (behaviour.web_searches, _web_search),
+            (behaviour.pages_opened, _open_page),
+            (behaviour.images_generated, _image),
             (behaviour.file_searches, _file_search),
             (behaviour.code_interpreter_calls, _code_interpreter),
         )
@@ -204,6 +207,22 @@ def _web_search(exchange: Exchange, place: int) -> Item:
     return {"id": exchange.id("ws_", 200 + place), "type": "web_search_call", "status": "completed", "action": action}
 
 
+def _open_page(exchange: Exchange, place: int) -> Item:
+    action = {"type": "open_page", "url": f"https://example.com/{place}"}
+    return {"id": exchange.id("ws_", 250 + place), "type": "web_search_call", "status": "completed", "action": action}
+
+
+def _image(exchange: Exchange, place: int) -> Item:
+    return {
+        "id": exchange.id("ig_", 500 + place),
+        "type": "image_generation_call",
+        "status": "completed",
+        "result": IMAGE,
+        "quality": "low",
+        "size": "1024x1024",
+    }
+
+
 def _file_search(exchange: Exchange, place: int) -> Item:
     return {
         "id": exchange.id("fs_", 300 + place),
@@ -252,7 +271,25 @@ def _shape(exchange: Exchange, items: list[Item], status: str, usage: Usage) -> 
         message = exchange.behaviour.error_message or "The model failed to generate a response."
         shape["error"] = {"code": "server_error", "message": message}
         return shape | {"usage": None}
-    return report(shape, exchange.behaviour, responses_usage(usage))
+    if exchange.host.body:
+        shape |= exchange.host.body(exchange.behaviour)
+    if exchange.behaviour.pages_opened or exchange.behaviour.images_generated:
+        shape["tool_usage"] = _tool_usage(exchange)
+    counted, told = responses_usage(usage), exchange.host.response_usage
+    return report(shape, exchange.behaviour, told(counted, usage, exchange.behaviour) if told else counted)
+
+
+def _tool_usage(exchange: Exchange) -> dict[str, Any]:
+    """What hosted tools used, apart from the model's usage: billable searches, and the tokens of an image model."""
+    count = exchange.behaviour.images_generated
+    image = {
+        "input_tokens": 20 * count,
+        "input_tokens_details": {"text_tokens": 20 * count, "image_tokens": 0},
+        "output_tokens": 300 * count,
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": 300 * count},
+        "total_tokens": 320 * count,
+    }
+    return {"image_gen": image, "web_search": {"num_requests": exchange.behaviour.web_searches}}
 
 
 def _unfinished(shape: dict[str, Any], status: str) -> dict[str, Any]:
@@ -353,6 +390,11 @@ def _file_search_events(_exchange: Exchange, item: Item, where: Item) -> tuple[I
     return item | {"status": "in_progress"}, _steps("file_search_call", steps, where)
 
 
+def _image_events(_exchange: Exchange, item: Item, where: Item) -> tuple[Item, list[Event]]:
+    steps = ("in_progress", "generating", "completed")
+    return item | {"status": "in_progress", "result": None}, _steps("image_generation_call", steps, where)
+
+
 def _code_events(_exchange: Exchange, item: Item, where: Item) -> tuple[Item, list[Event]]:
     code: list[Event] = [
         ({"type": "response.code_interpreter_call_code.delta", "delta": item["code"]} | where, False),
@@ -374,4 +416,5 @@ _ITEM_EVENTS: Final = {
     "web_search_call": _web_search_events,
     "file_search_call": _file_search_events,
     "code_interpreter_call": _code_events,
+    "image_generation_call": _image_events,
 }

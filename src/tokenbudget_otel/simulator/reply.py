@@ -26,6 +26,8 @@ class Reply:
     usage: Usage | None = None
     """What is billed; None: nothing."""
     model: str | None = None
+    further: tuple[tuple[str, Usage], ...] = ()
+    """What else is billed once this is sent, and for which model: the requests of a batch."""
 
 
 class RefusedError(Exception):

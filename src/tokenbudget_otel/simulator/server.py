@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.config import WS_PROTOCOLS
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tokenbudget_otel.simulator.app import build
@@ -114,9 +116,54 @@ class Simulator:
         return self.url
 
     @property
+    def google_url(self) -> str:
+        """``base_url`` of the ``http_options`` for ``google.genai.Client``, for AI Studio and for Vertex AI."""
+        return self.url
+
+    @property
     def azure_url(self) -> str:
         """``azure_endpoint`` for ``openai.AzureOpenAI``."""
         return self.url
+
+    @property
+    def mistral_url(self) -> str:
+        """``server_url`` for ``mistralai.client.Mistral``."""
+        return f"{self.url}/mistral"
+
+    @property
+    def cohere_url(self) -> str:
+        """``base_url`` for ``cohere.ClientV2``."""
+        return f"{self.url}/cohere"
+
+    @property
+    def groq_url(self) -> str:
+        """``base_url`` for ``groq.Groq``."""
+        return f"{self.url}/groq"
+
+    @property
+    def ollama_url(self) -> str:
+        """``host`` for ``ollama.Client``."""
+        return f"{self.url}/ollama"
+
+    @property
+    def voyage_url(self) -> str:
+        """``base_url`` for ``voyageai.Client``."""
+        return f"{self.url}/voyage/v1"
+
+    @property
+    def together_url(self) -> str:
+        """``base_url`` for ``together.Together``."""
+        return f"{self.url}/together"
+
+    @property
+    def bedrock_url(self) -> str:
+        """``endpoint_url`` for ``bedrock-runtime`` of boto3, ``base_url`` for ``anthropic.AnthropicBedrock``."""
+        return self.url
+
+    @property
+    def live_url(self) -> str:
+        """The root for websockets, without a slash at its end."""
+        return f"ws{self.url.removeprefix('http')}"
 
     def host_url(self, name: str) -> str:
         """``base_url`` for ``openai.OpenAI`` to speak with a host that imitates OpenAI.
@@ -270,7 +317,9 @@ def _config(state: State) -> uvicorn.Config:
         build(state),
         http=_noting(AutoHTTPProtocol, state.peers),
         lifespan="off",
-        ws="none",
+        ws=_websockets(),
+        ws_ping_interval=None,
+        ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -281,6 +330,14 @@ def _config(state: State) -> uvicorn.Config:
         timeout_keep_alive=600,
         backlog=2048,
     )
+
+
+def _websockets() -> Any:
+    """What speaks with live sessions: the implementation that works on its own in older and newer versions; none where
+    the package is missing, which nothing but live sessions needs."""
+    if importlib.util.find_spec("websockets") is None:
+        return "none"
+    return "websockets-sansio" if "websockets-sansio" in WS_PROTOCOLS else "websockets"
 
 
 def _noting(protocol: Any, peers: dict[Any, Any]) -> Any:

@@ -33,6 +33,7 @@ class Usage:
     cache_write_12h_tokens: int = 0
     input_audio_tokens: int = 0
     input_image_tokens: int = 0
+    tool_use_input_tokens: int = 0
     reasoning_tokens: int = 0
     citation_tokens: int = 0
     accepted_prediction_tokens: int = 0
@@ -126,7 +127,7 @@ def measure(behaviour: Behaviour, prompt_tokens: int, written_tokens: int) -> Us
     given_input, given_output = behaviour.input_tokens, behaviour.output_tokens
     if given_input is None:
         given_input = prompt_tokens + parts.cached_tokens + parts.cache_write_tokens
-        given_input += parts.input_audio_tokens + parts.input_image_tokens
+        given_input += parts.input_audio_tokens + parts.input_image_tokens + parts.tool_use_input_tokens
     if given_output is None:
         given_output = written_tokens + parts.reasoning_tokens + parts.citation_tokens
         given_output += parts.rejected_prediction_tokens + parts.output_audio_tokens + parts.output_image_tokens

@@ -47,7 +47,7 @@ class Surface:
         usage: what must be counted then, exactly, as ``TokenUsage.counts()`` gives it.
         stream_usage: the same of a stream, where it differs.
         operation: ``gen_ai.operation.name``.
-        cost_state: ``priced``, ``unpriced``, ``reported``, ``free``: the ``tokenbudget.cost.state`` that is expected.
+        cost_state: ``priced``, ``partial``, ``unknown``, ``free``: the ``tokenbudget.cost.state`` that is expected.
         modes: ``sync``, ``async`` or both, and why one is missing.
         early: why a stream of this surface cannot be left early; ``None`` where it can.
         errors: why the simulator's error statuses do not apply; ``None`` where they do.

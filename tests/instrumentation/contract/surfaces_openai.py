@@ -224,7 +224,8 @@ OPENAI = [
         raw=raw_of("audio.transcriptions", **HEARD),
     ),
     _surface(
-        "audio.transcriptions.create (by the second)", "whisper-1", {"audio_seconds": 2.5}, {"input_audio_seconds": 2.5},
+        "audio.transcriptions.create (by the second)", "whisper-1",
+        {"audio_seconds": 2.5}, {"input_audio_seconds": 2.5},
         operation="transcription",
         call=lambda client: client.audio.transcriptions.create(model="whisper-1", file=sound()),
         raw=raw_of("audio.transcriptions", model="whisper-1", file=sound()),

@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai_harness import MODES, settled
 
+import tokenbudget_otel as tb
 from tokenbudget_otel.simulator import Simulator
 
 Clients = Callable[..., Any]
@@ -48,6 +49,8 @@ async def clients(sim: Simulator) -> AsyncIterator[Clients]:
     made: list[Any] = []
 
     def make(mode: str, base_url: str | None = None, *, kind: str = "openai", cls: Any = None, **options: Any) -> Any:
+        if base_url is not None and "/host/strict" in base_url:
+            tb.map_host(base_url, "openai")  # OpenAI, but for one thing
         options.setdefault("api_key", "any")
         options.setdefault("max_retries", 0)
         if kind == "azure":

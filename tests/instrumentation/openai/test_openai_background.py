@@ -9,6 +9,9 @@ import pytest
 from openai_harness import bare, each, mode_of, read, response_tokens, seen, settled, some, until
 
 import tokenbudget_otel as tb
+from tokenbudget_otel.budgets import Enforcer
+from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Behaviour
 
 LONG = Behaviour(
@@ -199,6 +202,39 @@ async def test_started_elsewhere_and_retrieved_here(client, sim, instrumented, m
         started = await start(client)
     for _ in range(3):
         await settled(client.responses.retrieve(started.id))
+    only_once(meter, sim)
+
+
+@pytest.mark.parametrize("maker_looks_first", [True, False])
+async def test_processes_that_share_a_ledger_charge_it_once(maker_looks_first, clients, mode, sim, telemetry):
+    """The one that made it holds a reservation, and the other one polls: whoever is first charges it, for both."""
+    rule = tb.Budget(limit_usd=5, name="background", mode="worst_case")
+    ledger = MemoryLedger()
+    meters = [Meter(enforcer=Enforcer([rule], ledger=ledger)) for _ in range(2)]
+    maker, other = (tb.wrap(clients(mode), meter=meter) for meter in meters)
+    sim.then(Behaviour(polls=1, input_tokens=200, output_tokens=90))
+    started = await start(maker)
+    for client in (maker, other, maker) if maker_looks_first else (other, maker, other):
+        await settled(client.responses.retrieve(started.id))
+    (billed,) = sim.billed
+    first, second = (meter.totals.get() for meter in (meters if maker_looks_first else reversed(meters)))
+    assert (first.calls, second.calls) == (1, 0)
+    assert first.usage == response_tokens(billed.usage)
+    (row,) = ledger.balances("budget|background")
+    assert (row.spent_nano_usd, row.spent_calls) == (first.nano_usd, 1)
+    assert (row.reserved_nano_usd, row.reserved_calls) == (0, 0)
+
+
+async def test_however_many_doors_lead_to_a_meter(clients, mode, sim, telemetry, meter):
+    sim.then(Behaviour(polls=1, input_tokens=200, output_tokens=90))
+    started = await start(tb.wrap(clients(mode)))
+    for _ in range(2):
+        await settled(tb.wrap(clients(mode)).responses.retrieve(started.id))
+    tb.instrument(telemetry.tracer_provider)
+    try:
+        await settled(clients(mode).responses.retrieve(started.id))
+    finally:
+        tb.uninstrument()
     only_once(meter, sim)
 
 

@@ -1,0 +1,37 @@
+"""Clients of boto3 and aiobotocore in turn."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from bedrock_harness import client_of, session
+
+from tokenbudget_otel.simulator import Simulator
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> None:
+    """Every test collects garbage; the modules of the SDKs are none, and looking through them takes long."""
+    session()
+    gc.freeze()
+
+
+@pytest.fixture(params=(False, True), ids=("sync", "async"))
+def asynchronous(request: pytest.FixtureRequest) -> bool:
+    """The sync and the async client in turn."""
+    return bool(request.param)
+
+
+@pytest.fixture
+async def client(sim: Simulator, asynchronous: bool) -> AsyncIterator[Any]:
+    """A ``bedrock-runtime`` client, sync and async in turn."""
+    made = client_of(sim, asynchronous)
+    if asynchronous:
+        async with made as entered:
+            yield entered
+    else:
+        yield made
+        made.close()
