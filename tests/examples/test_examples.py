@@ -44,6 +44,7 @@ SHOWN = {
     "existing_tracing.py": ['"gen_ai.usage.cost": ', '"tokenbudget.tag.tenant": "acme"', "'acme': Totals(calls=1"],
     "streaming.py": ["after one stream:  1 call,", "estimated: "],
     "async_calls.py": ["answered, ", "of $0.05 spent", "numbers"],
+    "own_provider.py": ["streamed: ", "2 calls cost $", "refused: Budget"],
 }
 
 

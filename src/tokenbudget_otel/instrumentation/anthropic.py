@@ -10,6 +10,7 @@ made: one call, one span.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -58,8 +59,16 @@ FINISH_REASONS: Final = {
 }
 """Stop reasons in the words of the conventions; others (``pause_turn``) are passed on."""
 
-MARKS: Final = re.compile(rb'"type":\s*"(?:message_start|message_delta|message_stop|error)"')
+MARKS: Final = re.compile(rb'"type":\s*"(?:message_start|message_delta|message_stop|error|server_tool_use)"')
 TEXT: Final = re.compile(rb'"(?:text|thinking|partial_json)":\s*"((?:[^"\\]|\\.)*)"')
+
+
+CODE: Final = frozenset(("code_execution", "bash_code_execution"))
+"""Tools of the server that run code in a container, which is billed by the hour and not told in the usage."""
+
+FREE_CODE: Final = re.compile(r"web_(?:search|fetch)_(\d{8})")
+FREE_CODE_SINCE: Final = "20260209"
+"""With web tools from this version on, the code that they run, and any other, is free ("Code execution tool")."""
 
 
 def message_usage(usage: Any) -> TokenUsage | None:
@@ -101,15 +110,39 @@ def _tier(usage: Any) -> str | None:
     return "fast" if get(usage, "speed") == "fast" else text(get(usage, "service_tier"))
 
 
+def runs_code(block: Any) -> bool:
+    """Whether a block of content is a run of code on the server."""
+    return get(block, "type") == "server_tool_use" and get(block, "name") in CODE
+
+
+def code_is_free(body: Body) -> bool:
+    """Whether a request has tools with which the running of code costs nothing."""
+    kinds = [FREE_CODE.match(str(get(tool, "type"))) for tool in body.get("tools") or ()]
+    return any(kind is not None and kind[1] >= FREE_CODE_SINCE for kind in kinds)
+
+
+def with_code(usage: TokenUsage | None, runs: int) -> TokenUsage | None:
+    """``usage`` with the runs of code that the content shows, where it does not count them itself."""
+    if usage is None or not runs or usage.code_executions is not None:
+        return usage
+    return usage.replace(code_executions=runs)
+
+
 class MessageReader:
     """Message streams. ``message_start`` has the input and a placeholder for the output; ``message_delta`` has
-    cumulative counts, but neither the split of cache writes nor the tier, so both are kept and merged."""
+    cumulative counts, but neither the split of cache writes nor the tier, so both are kept and merged.
 
-    def __init__(self, _hide_usage: bool = False) -> None:
+    Args:
+        code: whether runs of code on the server are counted.
+    """
+
+    def __init__(self, _hide_usage: bool = False, *, code: bool = True) -> None:
         self.complete = False
         self.usage_is_final = False
         self.facts = ResponseFacts()
         self._usage: dict[str, Any] = {}
+        self._code = code
+        self._runs = 0
 
     def event(self, data: bytes) -> bool:
         try:
@@ -133,6 +166,8 @@ class MessageReader:
                 self.usage_is_final = get(usage, "output_tokens") is not None
             if (reason := text(get(event, "delta", "stop_reason"))) is not None:
                 facts.finish_reasons = (FINISH_REASONS.get(reason, reason),)
+        elif kind == "content_block_start":
+            self._runs += self._code and runs_code(event.get("content_block"))
         elif kind == "message_stop":
             self.complete = True
         elif kind == "error":
@@ -144,7 +179,7 @@ class MessageReader:
         if isinstance(usage, dict):
             # A field that a later event leaves out, or nulls, keeps its value.
             self._usage |= {name: value for name, value in usage.items() if value is not None}
-            self.facts.usage = message_usage(self._usage)
+            self.facts.usage = with_code(message_usage(self._usage), self._runs)
             self.facts.tier = _tier(self._usage)
 
 
@@ -213,14 +248,16 @@ def _attributes(body: Body) -> Mapping[str, Any]:
     return attributes
 
 
-def _read(data: Any, _body: Body, _provider: str) -> ResponseFacts:
+def _read(data: Any, body: Body, _provider: str) -> ResponseFacts:
     reason = text(get(data, "stop_reason"))
     usage = get(data, "usage")
+    content_blocks = get(data, "content")
+    shown = content_blocks if isinstance(content_blocks, list) and not code_is_free(body) else ()
     facts = ResponseFacts(
         id=text(get(data, "id")),
         model=text(get(data, "model")),
         finish_reasons=(FINISH_REASONS.get(reason, reason),) if reason else (),
-        usage=message_usage(usage),
+        usage=with_code(message_usage(usage), sum(map(runs_code, shown))),
         tier=_tier(usage),
     )
     if (tier := text(get(usage, "service_tier"))) is not None:
@@ -228,11 +265,14 @@ def _read(data: Any, _body: Body, _provider: str) -> ResponseFacts:
     return facts
 
 
-_FORMAT: Final = StreamFormat(MARKS, (b'"message', b'"error"'), TEXT, MessageReader)
+HINTS: Final = (b'"message', b'"error"', b'"server_tool_use"')
 
-MESSAGES: Final = Endpoint(
-    semconv.CHAT, _size, _attributes, _read, lambda _body, _provider: _FORMAT, content=content.MESSAGE
-)
+
+def _events(body: Body, _provider: str) -> StreamFormat:
+    return StreamFormat(MARKS, HINTS, TEXT, functools.partial(MessageReader, code=not code_is_free(body)))
+
+
+MESSAGES: Final = Endpoint(semconv.CHAT, _size, _attributes, _read, _events, content=content.MESSAGE)
 """``messages`` and ``beta.messages``, the only endpoint that bills when it is called."""
 
 

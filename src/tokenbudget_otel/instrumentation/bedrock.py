@@ -20,8 +20,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation import bedrock_bodies, bedrock_converse, content, followed
+from tokenbudget_otel.instrumentation import bedrock_bodies, bedrock_content, bedrock_converse, followed
 from tokenbudget_otel.instrumentation.bedrock_streams import BodyWatcher, follow_body
+from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer, refusals_only
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, unsent
@@ -49,26 +50,33 @@ REFUSING_EVENTS: Final = frozenset(("throttlingException", "validationException"
 REQUEST_ID: Final = "aws.request_id"
 REGION: Final = "cloud.region"
 
-CONVERSE: Final = Endpoint(semconv.CHAT, bedrock_converse.size, bedrock_converse.attributes, bedrock_converse.read)
+CONVERSE: Final = Endpoint(
+    semconv.CHAT,
+    bedrock_converse.size,
+    bedrock_converse.attributes,
+    bedrock_converse.read,
+    content=bedrock_content.CONVERSE,
+)
 CONVERSE_STREAM: Final = Endpoint(
     semconv.CHAT,
     bedrock_converse.size,
     bedrock_converse.stream_attributes,
     bedrock_converse.read,
     items=bedrock_converse.ConverseReader,
+    content=bedrock_content.CONVERSE,
 )
 
 
 @functools.cache
-def invoking(operation: str, *, streamed: bool, message: bool) -> Endpoint:
-    """InvokeModel for one kind of model; ``message`` is whether the body is one of Anthropic's."""
+def invoking(operation: str, shape: Content, *, streamed: bool) -> Endpoint:
+    """InvokeModel for one kind of model."""
     return Endpoint(
         operation,
         bedrock_bodies.size,
         bedrock_bodies.stream_attributes if streamed else bedrock_bodies.attributes,
         bedrock_bodies.read,
         items=bedrock_bodies.InvokedReader if streamed else None,
-        content=content.MESSAGE if message and not streamed else None,
+        content=shape,
     )
 
 
@@ -83,7 +91,7 @@ def _converse(params: Body, endpoint: Endpoint) -> Request:
 def _invoke(params: Body, streamed: bool) -> Request:
     body = bedrock_bodies.parsed(params.get("body")) or {}
     operation = bedrock_bodies.operation_of(str(params.get("modelId")), body)
-    endpoint = invoking(operation, streamed=streamed, message=bedrock_bodies.is_message(body))
+    endpoint = invoking(operation, bedrock_content.shape_of(body), streamed=streamed)
     return endpoint, body, params.get("serviceTier"), params.get("performanceConfigLatency")
 
 

@@ -62,8 +62,16 @@ class LineReader(MessageReader):
             self.complete = True
             response = get(event, "response")
             self.facts.id = text(get(response, "response_id"))
-            self._end(get(event, "finish_reason"), get(response, "meta"), None)
+            meta = get(response, "meta")
+            self._end(get(event, "finish_reason"), _on_bedrock(event) if meta is None else meta, None)
         return False
+
+
+def _on_bedrock(event: Any) -> dict[str, Any]:
+    """Bedrock counts a stream itself, and adds that to its last event."""
+    metrics = get(event, "amazon-bedrock-invocationMetrics")
+    tokens = {"input_tokens": get(metrics, "inputTokenCount"), "output_tokens": get(metrics, "outputTokenCount")}
+    return {"tokens": tokens}
 
 
 EVENTS: Final = StreamFormat(_MARKS, (b"message-",), _TEXT, MessageReader)

@@ -63,6 +63,7 @@ class ItemWatcher:
         self._door = door
         self._opened = opened
         self._reader = reader
+        self._first = False
         self._lazy = False
         self._seen = False
         content = opened.endpoint.content
@@ -83,6 +84,7 @@ class ItemWatcher:
     def enter(self) -> Any:
         """Before an item is asked for. The first is what makes some SDKs send the request: the span is current."""
         if not self.started:
+            self.started = self._first = True
             self._opened.call.__enter__()
         return under_way.set(self._opened)
 
@@ -92,8 +94,8 @@ class ItemWatcher:
             under_way.reset(token)
         except ValueError:
             pass  # asked for in one task, and ended by another or by the garbage collector
-        if not self.started:
-            self.started = True
+        if self._first:
+            self._first = False
             self._opened.call.__exit__()
 
     def item(self, item: Any) -> bool:

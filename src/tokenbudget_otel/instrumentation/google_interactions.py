@@ -82,7 +82,8 @@ class InteractionsDoor(HttpDoor):
                 self.hook(getattr(module, owner), name, is_async=is_async)
 
     def wrap(self, client: Any) -> None:
-        """Hook the interactions of a ``Client`` and of its ``aio``, or of the latter alone."""
+        """Hook the interactions of a ``Client`` and of its ``aio``, or of the latter alone. Making them imports that
+        part of the SDK."""
         for part in (client, getattr(client, "aio", None)):
             interactions = getattr(part, "interactions", None)
             for _, name, is_async in _SENDING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -106,12 +107,16 @@ def provider_of(base_url: str, default: str) -> str:
     'deepseek'
     """
     url = base_url.lower()
-    if (named := _named(url)) is not None:
-        return named
+    return _named(url) or _listed(url) or default
+
+
+@functools.lru_cache(maxsize=256)
+def _listed(url: str) -> str | None:
+    """The provider that the tables know for a URL in lower case."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return default
+        return None
     host = parts.hostname or ""
     for entry, provider in HOSTS:
         ending, slash, path = entry.partition("/")
@@ -122,7 +127,7 @@ def provider_of(base_url: str, default: str) -> str:
             return provider
     if host in LOOPBACK and _port(parts) == OLLAMA_PORT:
         return "ollama"
-    return default
+    return None
 
 
 def _named(url: str) -> str | None:

@@ -412,15 +412,16 @@ class LiteLLMCall(OneMethod):
 
 def _answered_by_another(opened: Opened, result: Any) -> None:
     """With fallbacks, another provider may have answered than the one that was asked: it is the one to be paid."""
-    hidden = get(result, "_hidden_params")
-    provider = text(get(hidden, "custom_llm_provider")) or text(get(result, "custom_llm_provider"))
-    provider = provider or resolved(str(get(hidden, "litellm_model_name") or ""))[0]
-    if opened.body.get("fallbacks") and provider is not None:
-        call, name = opened.call, conventional(provider)
-        call.request.provider = name
-        opened.peer = dataclasses.replace(opened.peer, provider=name)
-        if call.owns_span:
-            call.span.set_attribute(semconv.PROVIDER_NAME, name)
+    fallbacks, body, call = opened.body.get("fallbacks"), opened.body, opened.call
+    attempts = get(result, "_hidden_params", "additional_headers", "x-litellm-attempted-fallbacks")
+    if not isinstance(fallbacks, list) or not isinstance(attempts, int) or not 0 < attempts <= len(fallbacks):
+        return
+    chosen = fallbacks[attempts - 1]
+    asked = {**body, **chosen} if isinstance(chosen, Mapping) else {**body, "model": chosen}
+    call.request.provider = provider_at(_address(asked) or "", asked)
+    opened.peer = dataclasses.replace(opened.peer, provider=call.request.provider)
+    if call.owns_span:
+        call.span.set_attribute(semconv.PROVIDER_NAME, call.request.provider)
 
 
 def _from_cache(result: Any) -> bool:

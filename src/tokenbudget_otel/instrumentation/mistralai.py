@@ -32,14 +32,12 @@ from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.mistralai_usage import (
-    completion_usage,
     pages_of,
     read_completion,
     read_conversation,
     read_document,
     read_judgement,
     read_transcription,
-    transcription_usage,
 )
 from tokenbudget_otel.instrumentation.nesting import part_of_another, under_way
 from tokenbudget_otel.instrumentation.openai import ENDPOINTS as OPENAI_ENDPOINTS
@@ -180,12 +178,14 @@ def _attributes(body: Body) -> Mapping[str, Any]:
     return attributes
 
 
-def _spoken(data: Any, body: Body, provider: str) -> ResponseFacts:
-    facts = read_judgement(data, body, provider)
+def _characters(body: Body) -> TokenUsage | None:
+    """Speech is billed by the characters that are spoken. The tokens that a stream tells are not billed."""
     said = body.get("input")
-    if facts.usage is None and isinstance(said, str):
-        facts.usage = TokenUsage(input_characters=len(said))
-    return facts
+    return TokenUsage(input_characters=len(said)) if isinstance(said, str) else None
+
+
+def _read_speech(_data: Any, body: Body, _provider: str) -> ResponseFacts:
+    return ResponseFacts(usage=_characters(body))
 
 
 # --- endpoints ---------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ ENDPOINTS: Final[tuple[tuple[str, Endpoint], ...]] = (
             _transcription_size,
             _attributes,
             read_transcription,
-            _always(mistralai_streams.audio(transcription_usage)),
+            _always(mistralai_streams.audio()),
         ),
     ),
     (
@@ -233,8 +233,8 @@ ENDPOINTS: Final[tuple[tuple[str, Endpoint], ...]] = (
             semconv.SPEECH,
             _speech_size,
             _attributes,
-            _spoken,
-            _always(mistralai_streams.audio(completion_usage)),
+            _read_speech,
+            lambda body, _provider: mistralai_streams.audio(_characters(body)),
         ),
     ),
     (r"(?:/chat)?/moderations", _JUDGEMENT),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
-from tokenbudget_otel.instrumentation.mistralai_usage import completion_usage, conversation_usage
+from tokenbudget_otel.instrumentation.mistralai_usage import (
+    completion_usage,
+    conversation_usage,
+    transcription_usage,
+)
 from tokenbudget_otel.instrumentation.openai_streams import CHUNK_HINTS, DONE
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.usage import TokenUsage
@@ -96,13 +99,16 @@ class ConversationReader:
 
 
 class AudioReader:
-    """Speech and transcription: the last event has the usage."""
+    """Speech and transcription.
 
-    def __init__(self, read: Callable[[Any], TokenUsage | None]) -> None:
+    Args:
+        known: what is billed, where the request tells it (speech).
+    """
+
+    def __init__(self, known: TokenUsage | None) -> None:
         self.complete = False
-        self.usage_is_final = False
-        self.facts = ResponseFacts()
-        self._read = read
+        self.usage_is_final = known is not None
+        self.facts = ResponseFacts(usage=known)
 
     def event(self, data: bytes) -> bool:
         if data.startswith(DONE):
@@ -114,7 +120,7 @@ class AudioReader:
         elif str(get(event, "type")).endswith(".done"):
             self.complete = True
             facts.model = text(get(event, "model"))
-            if (usage := self._read(get(event, "usage"))) is not None:
+            if not self.usage_is_final and (usage := transcription_usage(get(event, "usage"))) is not None:
                 facts.usage = usage
                 self.usage_is_final = True
         return False
@@ -129,6 +135,6 @@ AGENT_CONVERSATION: Final = StreamFormat(
 """A conversation whose request names no model: its events do."""
 
 
-def audio(read: Callable[[Any], TokenUsage | None]) -> StreamFormat:
-    """Streams of audio or about it, given how their usage reads."""
-    return StreamFormat(_AUDIO_MARKS, (b'.done"', b'"error"'), _TEXT, lambda _hide: AudioReader(read))
+def audio(known: TokenUsage | None = None) -> StreamFormat:
+    """Streams of audio or about it, given what the request tells of their usage."""
+    return StreamFormat(_AUDIO_MARKS, (b'.done"', b'"error"'), _TEXT, lambda _hide: AudioReader(known))

@@ -482,7 +482,10 @@ class OpenAIDoor(StainlessDoor):
             facts.attributes[semconv.OPENAI_RESPONSE_SERVICE_TIER] = facts.tier
         if opened.endpoint is _FETCH:
             book = self._background.booking(opened.peer.provider, facts)
+            images = self._images_made(opened, facts) if book is not None else None
             opened.call.finish(outcome, facts, error, billed=book is not None, book=book)
+            if images is not None:
+                self.meter.record(*images)
             return
         if opened.endpoint.operation in (semconv.CREATE_BATCH, semconv.FETCH_BATCH):
             self._batches.finish(opened, outcome, facts, error)

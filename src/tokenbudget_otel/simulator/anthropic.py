@@ -79,6 +79,8 @@ def _answer(exchange: Exchange) -> tuple[list[dict[str, Any]], str]:
         blocks.append({"type": "thinking", "thinking": thinking, "signature": exchange.id("sig") + "=="})
     for search in range(behaviour.web_searches):
         blocks += _search(exchange, search)
+    for run in range(behaviour.code_interpreter_calls):
+        blocks += _run(exchange, run)
     if behaviour.refusal is not None:
         blocks.append({"type": "text", "text": behaviour.refusal})
         return blocks, behaviour.finish_reason or "refusal"
@@ -111,6 +113,15 @@ def _search(exchange: Exchange, place: int) -> list[dict[str, Any]]:
     return [
         {"type": "server_tool_use", "id": tool_id, "name": "web_search", "input": {"query": query}},
         {"type": "web_search_tool_result", "tool_use_id": tool_id, "content": [result]},
+    ]
+
+
+def _run(exchange: Exchange, place: int) -> list[dict[str, Any]]:
+    tool_id = exchange.id("srvtoolu_", 150 + place)
+    result = {"type": "bash_code_execution_result", "stdout": "2\n", "stderr": "", "return_code": 0, "content": []}
+    return [
+        {"type": "server_tool_use", "id": tool_id, "name": "bash_code_execution", "input": {"command": "echo 2"}},
+        {"type": "bash_code_execution_tool_result", "tool_use_id": tool_id, "content": result},
     ]
 
 

@@ -23,7 +23,7 @@ def envelope(headers: Mapping[str, str], payload: bytes) -> bytes:
 
     Example:
         >>> envelope({":event-type": "chunk"}, b"{}").hex()[:16]
-        '0000002700000015'
+        '0000002600000014'
     """
     packed = b"".join(
         struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", _STRING, len(value)) + value.encode()

@@ -20,7 +20,7 @@ from tokenbudget_otel.simulator.sse import Frame, dump
 
 _MISSING: Final = object()
 
-ODD: Final = (_MISSING, None, True, -5, 10**20, 1.5, "", "odd", [], [1, -1], {}, {"type": 3}, {"odd": "value"})
+ODD: Final[tuple[Any, ...]] = (_MISSING, None, True, -5, 10**20, 1.5, "", "odd", [], [1, -1], {}, {"type": 3}, {"odd": "value"})
 """What takes the place of a value."""
 
 _DATA: Final = re.compile(rb"^data: (\{.*\})\r?$", re.MULTILINE)

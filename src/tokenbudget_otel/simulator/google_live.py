@@ -105,12 +105,11 @@ class GoogleLive(Conversation):
             await self.answered.wait()
         text, usage = self.write(exchange)
         pieces = self.messages(text, usage)
-        sent, ending, share = 0, "client_gone", 0.0
+        self.sent, ending = 0, "client_gone"
         try:
-            sent, ended = await self.pieces(behaviour, pieces)
-            ending = ended or "completed"
-            share = sent / len(pieces) if pieces else 1.0
+            ending = await self.pieces(behaviour, pieces) or "completed"
         finally:
+            share = self.sent / len(pieces) if pieces else float(ending == "completed")
             self.bill(exchange, usage, 1.0 if ending == "completed" else min(share, 0.999_999), epoch)
         self.context.append(text)
         if ending in ("completed", "stopped"):

@@ -195,13 +195,11 @@ class Realtime(Conversation):
         for call in behaviour.tool_calls:
             at = place | {"output_index": 1, "call_id": exchange.id("call_"), "name": call.name}
             pieces.append({"type": "response.function_call_arguments.delta", **at, "delta": call.json})
-        sent, ending = 0, "client_gone"
-        share = 0.0
+        self.sent, ending = 0, "client_gone"
         try:
-            sent, ended = await self.pieces(behaviour, pieces)
-            ending = ended or "completed"
-            share = sent / len(pieces) if pieces else float(ending == "completed")
+            ending = await self.pieces(behaviour, pieces) or "completed"
         finally:
+            share = self.sent / len(pieces) if pieces else float(ending == "completed")
             whole = ending == "completed" and behaviour.outcome == "completed"
             # What the client did not ask to end is billed to the end.
             self.bill(exchange, usage, 1.0 if whole else min(share, 0.999_999), epoch)

@@ -42,6 +42,8 @@ class Conversation:
         self.speaking: asyncio.Task[None] | None = None
         self.stop = asyncio.Event()
         """Set where the answer under way is to end early."""
+        self.sent = 0
+        """Pieces of the answer under way that have been sent."""
         self._message: RecordedRequest | None = None
 
     # --- what a subclass provides ------------------------------------------------------------------------------
@@ -155,26 +157,26 @@ class Conversation:
             self.stop.set()
             await asyncio.gather(self.speaking, return_exceptions=True)
 
-    async def pieces(self, behaviour: Behaviour, pieces: list[Any]) -> tuple[int, str | None]:
-        """Send the pieces of an answer: how many were sent, and what ended it, if it was not the last piece
+    async def pieces(self, behaviour: Behaviour, pieces: list[Any]) -> str | None:
+        """Send the pieces of an answer, and count them in ``sent``: what ended it, if it was not the last piece
         (``stopped``, or the name of a fault)."""
         fault, after = behaviour.stream_fault or (None, 0)
+        self.sent = 0
         if behaviour.first_chunk_s:
             await asyncio.sleep(behaviour.first_chunk_s)
-        for place, piece in enumerate(pieces):
-            if fault is not None and place >= after:
-                return place, fault
+        for piece in pieces:
+            if fault is not None and self.sent >= after:
+                return fault
             if self.stop.is_set():
-                return place, "stopped"
+                return "stopped"
             await self.send(piece)
+            self.sent += 1
             if behaviour.chunk_s:
                 try:
                     await asyncio.wait_for(self.stop.wait(), behaviour.chunk_s)
                 except TimeoutError:
                     continue
-        if self.stop.is_set() and behaviour.chunk_s:
-            return len(pieces), "stopped"
-        return len(pieces), fault
+        return "stopped" if self.stop.is_set() and behaviour.chunk_s else fault
 
 
 def is_silence(audio: str) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from bedrock_harness import client_of, session
 
+from tokenbudget_otel.instrumentation.bedrock import BedrockInstrumentor
+from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Simulator
 
 
@@ -17,6 +19,14 @@ def _small_heap() -> None:
     """Every test collects garbage; the modules of the SDKs are none, and looking through them takes long."""
     session()
     gc.freeze()
+
+
+@pytest.fixture
+def instrumented(telemetry: Any, meter: Meter) -> Iterator[Any]:
+    """Bedrock alone instrumented, which is much quicker than all SDKs."""
+    BedrockInstrumentor().instrument(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+    yield telemetry
+    BedrockInstrumentor().uninstrument()
 
 
 @pytest.fixture(params=(False, True), ids=("sync", "async"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -35,6 +36,14 @@ IDS = [
         for kind in ("application-inference-profile", "provisioned-model", "custom-model", "imported-model")
     ),
 ]
+
+
+@pytest.fixture
+def instrumented(telemetry: Any, meter: Meter) -> Iterator[Any]:
+    """All SDKs instrumented."""
+    tb.instrument(telemetry.tracer_provider, telemetry.meter_provider)
+    yield telemetry
+    tb.uninstrument()
 
 
 @pytest.mark.parametrize(("model", "nano_usd"), IDS)

@@ -34,9 +34,7 @@ def make(sim: Simulator) -> Iterator[Make]:
         else:
             http = httpx.Client(verify=False, timeout=5)
             made.append(http)
-        return kind(
-            api_key="any", base_url=sim.cohere_url, httpx_client=http, log_warning_experimental_features=False
-        )
+        return kind(api_key="any", base_url=sim.cohere_url, httpx_client=http, log_warning_experimental_features=False)
 
     yield make
     for client in made:
@@ -72,7 +70,9 @@ async def test_embeddings_of_many_texts_are_calls_of_the_one_who_asked(
 def test_embeddings_of_many_texts_are_refused(make: Make, sim: Simulator, instrumented: Any, meter: Meter) -> None:
     texts = [f"river {number}" for number in range(200)]
     with tb.budget(max_calls=2), pytest.raises(tb.BudgetExceeded):
-        make(cohere.Client).embed(model="embed-v4.0", texts=texts, input_type="search_document", embedding_types=["float"])
+        make(cohere.Client).embed(
+            model="embed-v4.0", texts=texts, input_type="search_document", embedding_types=["float"]
+        )
     assert len(sim.requests) == 2
 
 
@@ -192,24 +192,53 @@ def test_content(
 
 
 @pytest.mark.parametrize(
-    ("kind", "provider", "host"),
+    ("service", "provider", "host"),
     (
-        ("BedrockClientV2", "aws.bedrock", "bedrock-runtime.eu-west-1.amazonaws.com"),
-        ("SagemakerClientV2", "aws.sagemaker", "runtime.sagemaker.eu-west-1.amazonaws.com"),
+        ("bedrock", "aws.bedrock", "bedrock-runtime.eu-west-1.amazonaws.com"),
+        ("sagemaker", "aws.sagemaker", "runtime.sagemaker.eu-west-1.amazonaws.com"),
     ),
 )
+@pytest.mark.parametrize("told", (True, False))
 def test_platforms(
-    kind: str, provider: str, host: str, sim: Simulator, instrumented: Any, monkeypatch: pytest.MonkeyPatch
+    told: bool,
+    service: str,
+    provider: str,
+    host: str,
+    sim: Simulator,
+    instrumented: Any,
+    meter: Meter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The hooks that the SDK's clients for AWS work with, sent to the simulator. Bedrock tells the usage in headers,
+    which are missing where ``told`` is false, and with SageMaker."""
     pytest.importorskip("boto3", reason="boto3 is not installed here")
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", _unreachable)
-    keys = {"aws_access_key": "a", "aws_secret_key": "b", "aws_region": "eu-west-1"}
-    with pytest.raises(httpx.ConnectError):
-        getattr(cohere, kind)(**keys).chat(**CHAT, request_options={"max_retries": 0})
+    monkeypatch.setattr("cohere.aws_client.get_url", lambda **_: f"{sim.cohere_url}/v1/chat")
+    hooks = cohere.aws_client.get_event_hooks(service, "key", "secret", None, "eu-west-1")
+    if told:
+        hooks["response"].insert(0, _counting)
+    sim.then(Behaviour(text="Water."))
+    with httpx.Client(verify=False, event_hooks=hooks) as http:
+        client = cohere.Client(api_key="n/a", base_url="https://api.cohere.com", httpx_client=http, client_name="n/a")
+        assert client.chat(model="cohere.command-r-v1:0", message="Tell me a story.").text == "Water."
     attributes = instrumented.span().attributes
     assert attributes["gen_ai.provider.name"] == provider
     assert (attributes["server.address"], attributes["server.port"]) == (host, 443)
+    assert attributes.get("gen_ai.usage.output_tokens") == (3 if told else None)
+    assert meter.totals.get().estimated_calls == (0 if told else 1)
 
 
-def _unreachable(transport: Any, request: Any) -> Any:
-    raise httpx.ConnectError("no such place")
+def _counting(response: Any) -> None:
+    response.headers["X-Amzn-Bedrock-Input-Token-Count"] = "7"
+    response.headers["X-Amzn-Bedrock-Output-Token-Count"] = "3"
+
+
+def test_usage_in_a_stream_of_bedrock() -> None:
+    from tokenbudget_otel.instrumentation.cohere_streams import LineReader
+
+    reader = LineReader()
+    reader.event(
+        b'{"event_type":"stream-end","finish_reason":"COMPLETE","response":{"text":"Water."},'
+        b'"amazon-bedrock-invocationMetrics":{"inputTokenCount":7,"outputTokenCount":3}}'
+    )
+    assert reader.complete
+    assert reader.facts.usage == tb.TokenUsage(input_tokens=7, output_tokens=3)

@@ -17,9 +17,7 @@ def client(simulator: Simulator, asynchronous: bool) -> Any:
 
     kind = groq.AsyncGroq if asynchronous else groq.Groq
     http = groq.DefaultAsyncHttpxClient if asynchronous else groq.DefaultHttpxClient
-    return kind(
-        api_key="any", base_url=simulator.groq_url, max_retries=0, timeout=20, http_client=http(verify=False)
-    )
+    return kind(api_key="any", base_url=simulator.groq_url, max_retries=0, timeout=20, http_client=http(verify=False))
 
 
 def method(path: str, **arguments: Any) -> Call:

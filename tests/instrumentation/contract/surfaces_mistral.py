@@ -64,6 +64,7 @@ FIM = {"model": "codestral-latest", "prompt": "def river():", "suffix": "return 
 TALK = {"model": "mistral-medium-latest", "inputs": "Tell me a story."}
 ANSWER = {"model": "mistral-large-latest", "input": "Tell me a story."}
 SOUND = {"model": "voxtral-mini-latest", "file": {"file_name": "a.wav", "content": b"\0" * 32_000}}
+SPOKEN = {"model": "voxtral-mini-tts-2603", "input": "The river turns east."}
 PAGES = {"model": "mistral-ocr-latest", "document": {"type": "document_url", "document_url": "https://example.com/a"}}
 
 
@@ -147,6 +148,17 @@ SURFACES = [
         operation="transcription",
         behaviour={"audio_seconds": 62.0},
         usage={"input_audio_seconds": 62},
+    ),
+    row(
+        "audio.speech.complete",
+        method("audio.speech", "complete", **SPOKEN),
+        method("audio.speech", "complete", **SPOKEN, stream=True),
+        model="voxtral-mini-tts-2603",
+        operation="speech",
+        behaviour={},
+        usage={"input_characters": 21},
+        without_usage="counted",
+        early=Because("it is billed by the characters of the request, however much of it is heard"),
     ),
     row(
         "classifiers.moderate",

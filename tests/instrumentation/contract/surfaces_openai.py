@@ -212,6 +212,7 @@ OPENAI = [
     _surface(
         "images.generate", "gpt-image-1", PICTURE_COUNTED, PICTURE_USAGE,
         operation="image_generation",
+        without_usage="counted",  # by the image
         call=lambda client: client.images.generate(**PICTURE),
         stream=lambda client: client.images.generate(**PICTURE, stream=True, partial_images=2),
         raw=lambda client: client.images.with_raw_response.generate(**PICTURE),
@@ -233,6 +234,7 @@ OPENAI = [
     _surface(
         "audio.translations.create", "whisper-1", {"audio_seconds": 2.5}, {"input_audio_seconds": 2.5},
         operation="translation",
+        without_usage="counted",  # by the duration of verbose_json
         call=lambda client: client.audio.translations.create(
             model="whisper-1", file=sound(), response_format="verbose_json"
         ),

@@ -19,10 +19,10 @@ from tokenbudget_otel.simulator import Behaviour, Simulator, ToolCall
 
 pytest.importorskip("mistralai.client", reason="mistralai is not installed here")
 
-from mistralai.client import Mistral  # noqa: E402
-from mistralai.client.basesdk import httpx  # noqa: E402
-from mistralai.client.utils import BackoffStrategy, RetryConfig  # noqa: E402
-from mistralai.extra.observability import set_tracer_provider  # noqa: E402
+from mistralai.client import Mistral
+from mistralai.client.basesdk import httpx
+from mistralai.client.utils import BackoffStrategy, RetryConfig
+from mistralai.extra.observability import set_tracer_provider
 
 MESSAGES = [{"role": "user", "content": "Tell me a story about a river."}]
 CHAT: dict[str, Any] = {"model": "mistral-large-latest", "messages": MESSAGES}
@@ -182,6 +182,31 @@ def test_audio_by_its_address_is_a_plain_form(mistral: Make, sim: Simulator, ins
     mistral().audio.transcriptions.complete(model="voxtral-mini-latest", file_url="https://example.com/a.wav")
     assert instrumented.span().name == "transcription voxtral-mini-latest"
     assert instrumented.span().attributes["tokenbudget.usage.input_audio_seconds"] == 62
+
+
+@pytest.mark.parametrize("streamed", (False, True))
+def test_speech_is_billed_by_the_character(
+    streamed: bool, mistral: Make, sim: Simulator, instrumented: Any, meter: Meter
+) -> None:
+    answer: Any = mistral().audio.speech.complete(
+        input="The river.", model="voxtral-mini-tts-2603", **({"stream": True} if streamed else {})
+    )
+    assert not streamed or list(answer)
+    attributes = instrumented.span().attributes
+    assert attributes["tokenbudget.usage.input_characters"] == 10
+    assert attributes["tokenbudget.cost.state"] == "priced"
+    assert meter.totals.get().estimated_calls == 0
+
+
+def test_responses(mistral: Make, sim: Simulator, instrumented: Any, meter: Meter) -> None:
+    client = mistral()
+    if not hasattr(client, "responses"):
+        pytest.skip("this version has no Responses API")
+    sim.default = Behaviour(input_tokens=100, output_tokens=20)
+    client.responses.create(model="mistral-large-latest", input="A river?")
+    list(client.responses.create(model="mistral-large-latest", input="A river?", stream=True))
+    assert meter.totals.get().usage.output_tokens == 40
+    assert {span.attributes["gen_ai.provider.name"] for span in instrumented.spans()} == {"mistral_ai"}
 
 
 def test_documents_that_are_annotated_cost_more(mistral: Make, sim: Simulator, instrumented: Any) -> None:

@@ -49,8 +49,8 @@ async def clients(sim: Simulator) -> AsyncIterator[Clients]:
     made: list[Any] = []
 
     def make(mode: str, base_url: str | None = None, *, kind: str = "openai", cls: Any = None, **options: Any) -> Any:
-        if base_url is not None and "/host/strict" in base_url:
-            tb.map_host(base_url, "openai")  # OpenAI, but for one thing
+        if (base_url or "").startswith("http://127.0.0.1") and ("/host/" not in base_url or "/strict" in base_url):
+            tb.map_host(base_url, "openai")  # who imitates OpenAI in everything, or in all but one thing
         options.setdefault("api_key", "any")
         options.setdefault("max_retries", 0)
         if kind == "azure":

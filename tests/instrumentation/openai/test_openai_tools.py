@@ -81,6 +81,19 @@ async def test_images_of_a_response_are_booked_at_the_price_of_their_model(
     assert told["tokenbudget.image_generation.model"] == "gpt-image-1"
 
 
+async def test_images_of_a_response_in_the_background_are_booked_once(
+    client: Any, sim: Any, instrumented: Any, meter: Any
+) -> None:
+    sim.then(Behaviour(**USED, images_generated=1, polls=1))
+    tools = [{"type": "image_generation", "model": "gpt-image-1"}]
+    started = await settled(client.responses.create(model="gpt-5", input="Hi", background=True, tools=tools))
+    for _ in range(3):
+        await settled(client.responses.retrieve(started.id))
+    by_model = meter.totals.get(by="model")
+    assert (by_model["gpt-image-1"].calls, by_model["gpt-image-1"].usage.output_tokens) == (1, 300)
+    assert (by_model["gpt-5"].calls, by_model["gpt-5"].usage.output_tokens) == (1, 100)
+
+
 async def test_images_of_a_model_that_is_not_named_have_no_price(
     client: Any, sim: Any, instrumented: Any, meter: Any
 ) -> None:
@@ -105,7 +118,7 @@ async def test_a_search_model_searches_once_a_call(
     assert meter.totals.get().usage.web_searches == 1
     cost = tb.calculate_cost("gpt-4o-search-preview", tb.TokenUsage(**USED, web_searches=1), "openai")
     assert meter.totals.get().nano_usd == cost.nano_usd
-    assert instrumented.span().attributes["tokenbudget.cost.web_searches"] > 0
+    assert instrumented.span().attributes["tokenbudget.cost.part.web_searches"] == 0.025
 
 
 async def test_search_models_of_others_say_themselves(

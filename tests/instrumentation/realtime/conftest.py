@@ -16,12 +16,16 @@ from tokenbudget_otel.simulator import Simulator
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> Iterator[None]:
-    """Every look at the spans collects garbage: the modules of the SDKs are none."""
+def _garbage() -> Iterator[None]:
     gc.collect()
-    gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _small_heap(_garbage: None) -> None:
+    """Every look at the spans collects garbage: the modules of the SDKs, which come with the first test, are none."""
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -131,7 +131,7 @@ async def test_a_response_that_the_server_does_not_begin(
     make: Make, sim: Simulator, instrumented: Any, meter: Meter, named: bool
 ) -> None:
     meter.enforcer.add(tb.Budget(name="talk", limit_calls=10))
-    sim.then(SLOW)
+    sim.then(Behaviour(text="One two three " * 4, chunk_s=0.02))
     more: dict[str, Any] = {"event_id": "event_mine"} if named else {}
     async with SYNC.session(make(SYNC)) as talk:
         await talk.ask()
@@ -245,12 +245,14 @@ async def test_after_a_reconnection(make: Make, row: Any, sim: Simulator, instru
 
 
 async def test_copies_of_a_wrapped_client(make: Make, sim: Simulator, telemetry: Any, meter: Meter) -> None:
+    original = vars(SYNC.classes())["connect"]
     client = make(SYNC)
     tb.wrap(client, tracer_provider=telemetry.tracer_provider)
     async with SYNC.session(client.with_options(timeout=3)) as talk:
         await talk.ask()
         await talk.turn()
     tb.unwrap(client)
+    assert vars(SYNC.classes())["connect"] is original
     assert meter.totals.get().calls == 1
     async with SYNC.session(client) as talk:
         await talk.ask()

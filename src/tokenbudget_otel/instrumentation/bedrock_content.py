@@ -1,0 +1,154 @@
+"""What was said to models on Bedrock, in the shape of the GenAI conventions; only read when content is captured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tokenbudget_otel.instrumentation import content
+from tokenbudget_otel.instrumentation.content import Content, Messages, plain
+from tokenbudget_otel.instrumentation.facts import get, text
+from tokenbudget_otel.instrumentation.provider import find
+
+PROMPTS: Final = ("prompt", "inputText", "message")
+"""Where vendors whose models take a text have it."""
+
+ANSWERS: Final = (
+    "generation", "outputText", "results.0.outputText", "outputs.0.text", "text", "choices.0.text", "completion",
+    "generations.0.text",
+)  # fmt: skip
+"""Where their answers have theirs, and the chunks of a stream."""
+
+
+def blocks(given: Any) -> Messages:
+    """Blocks of Converse as parts of a message: text as it is, tool calls and results, and the kind of all else."""
+    parts: Messages = []
+    for block in _listed(given):
+        tool, result = get(block, "toolUse"), get(block, "toolResult")
+        thought = get(block, "reasoningContent", "reasoningText", "text")
+        if isinstance(words := get(block, "text"), str):
+            parts.append({"type": "text", "content": words})
+        elif tool is not None:
+            called = {"id": get(tool, "toolUseId"), "name": get(tool, "name"), "arguments": plain(get(tool, "input"))}
+            parts.append({"type": "tool_call", **called})
+        elif result is not None:
+            answer = plain(_without_bytes(get(result, "content")))
+            parts.append({"type": "tool_call_response", "id": get(result, "toolUseId"), "response": answer})
+        elif isinstance(thought, str):
+            parts.append({"type": "reasoning", "content": thought})
+        elif isinstance(block, dict):
+            parts += [{"type": str(kind)} for kind in block if kind != "cachePoint"]  # media are named, not copied
+    return parts
+
+
+def _without_bytes(given: Any) -> Any:
+    return [block if get(block, "text") or get(block, "json") else {"type": _kind(block)} for block in _listed(given)]
+
+
+def _kind(block: Any) -> str:
+    return next(iter(block), "") if isinstance(block, dict) else ""
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _converse_request(body: Any) -> tuple[Messages, Messages]:
+    return blocks(get(body, "system")), [
+        {"role": text(get(message, "role")) or "user", "parts": blocks(get(message, "content"))}
+        for message in _listed(get(body, "messages"))
+    ]
+
+
+def _converse_response(data: Any) -> Messages:
+    message = get(data, "output", "message")
+    if message is None:
+        return []
+    return [_said(blocks(get(message, "content")), get(data, "stopReason"))]
+
+
+def _converse_events(items: list[Any]) -> Messages:
+    found: dict[Any, dict[str, Any]] = {}
+    reason = None
+    for item in items:
+        start, change = get(item, "contentBlockStart"), get(item, "contentBlockDelta")
+        reason = get(item, "messageStop", "stopReason") or reason
+        if (tool := get(start, "start", "toolUse")) is not None:
+            found[get(start, "contentBlockIndex")] = {"tool": tool, "input": ""}
+        if (delta := get(change, "delta")) is None:
+            continue
+        block = found.setdefault(get(change, "contentBlockIndex"), {})
+        for name, piece in (
+            ("text", get(delta, "text")),
+            ("input", get(delta, "toolUse", "input")),
+            ("thought", get(delta, "reasoningContent", "text")),
+        ):
+            if isinstance(piece, str):
+                block[name] = block.get(name, "") + piece
+    parts: Messages = []
+    for block in found.values():
+        if (tool := block.get("tool")) is not None:
+            called = {"id": get(tool, "toolUseId"), "name": get(tool, "name"), "arguments": block["input"]}
+            parts.append({"type": "tool_call", **called})
+        elif block.get("thought"):
+            parts.append({"type": "reasoning", "content": block["thought"]})
+        elif block.get("text"):
+            parts.append({"type": "text", "content": block["text"]})
+    return [_said(parts, reason)] if parts else []
+
+
+def _said(parts: Messages, reason: Any) -> dict[str, Any]:
+    return {"role": "assistant", "parts": parts, "finish_reason": reason}
+
+
+def _text_request(body: Any) -> tuple[Messages, Messages]:
+    words = next((words for name in PROMPTS if isinstance(words := get(body, name), str)), None)
+    return [], [{"role": "user", "parts": content.said(words)}] if words else []
+
+
+def _words(data: Any) -> str:
+    return next((words for path in ANSWERS if isinstance(words := find(data, path), str)), "")
+
+
+def _text_response(data: Any) -> Messages:
+    words = _words(data)
+    return [_said(content.said(words), None)] if words else []
+
+
+def _text_events(events: list[Any]) -> Messages:
+    words = "".join(map(_words, events))
+    return [_said(content.said(words), None)] if words else []
+
+
+def _unpacked(shape: Content) -> Content:
+    """``shape``, whose events come as chunks of bytes."""
+
+    def events(items: list[Any]) -> Messages:
+        found = []
+        for item in items:
+            data = get(item, "chunk", "bytes")
+            try:
+                found.append(json.loads(data) if isinstance(data, bytes) else None)
+            except ValueError:
+                continue
+        return shape.events(found)
+
+    return Content(shape.request, shape.response, events)
+
+
+CONVERSE: Final = Content(_converse_request, _converse_response, _converse_events)
+MESSAGE: Final = _unpacked(content.MESSAGE)
+CHAT: Final = _unpacked(content.CHAT)
+BLOCKS: Final = _unpacked(CONVERSE)
+TEXT: Final = _unpacked(Content(_text_request, _text_response, _text_events))
+
+
+def shape_of(body: Any) -> Content:
+    """How what is said in a body of InvokeModel reads: Anthropic's, Nova's, OpenAI's, or a text."""
+    if "anthropic_version" in body:
+        return MESSAGE
+    if "messages" not in body:
+        return TEXT
+    first = find(body, "messages.0.content.0")
+    return BLOCKS if isinstance(first, dict) and "type" not in first else CHAT
