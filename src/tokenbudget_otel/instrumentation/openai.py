@@ -504,7 +504,7 @@ class OpenAIDoor(StainlessDoor):
     def _images_made(self, opened: Opened, facts: ResponseFacts) -> tuple[Request, Reading] | None:
         """What a response's image generation tool used: booked beside it, at the price of the image model."""
         made, call = facts.more, opened.call
-        if not isinstance(made, MadeImages) or call.finished:
+        if not isinstance(made, MadeImages) or call.finished or facts.unfinished:
             return None
         model = made.model or image_model(opened.body) or ""
         asked = call.request

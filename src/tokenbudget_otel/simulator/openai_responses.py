@@ -296,7 +296,11 @@ def _unfinished(shape: dict[str, Any], status: str) -> dict[str, Any]:
     """The response as it is before it is done."""
     empty: dict[str, Any] = {"status": status, "output": [], "usage": None, "completed_at": None, "error": None}
     # Until it is served, the tier is the one that was asked for.
-    return shape | empty | {"incomplete_details": None, "service_tier": "auto"}
+    return {
+        name: value
+        for name, value in (shape | empty | {"incomplete_details": None, "service_tier": "auto"}).items()
+        if name != "tool_usage"
+    }
 
 
 def _stream(kept: _Kept, bill: Usage | None, after: int) -> Reply:
