@@ -47,7 +47,7 @@ CODES = {
 
 HEAD = """# What is covered
 
-<!-- Written by `make coverage` from the rows of tests/instrumentation/contract/surfaces_*.py; a test holds it to them. -->
+<!-- Written by `make coverage` from tests/instrumentation/contract/surfaces_*.py; a test holds it to them. -->
 
 Every row is a surface of an SDK that the contract suite calls, through the real SDK over HTTP to the provider
 simulator, in each of the ways that the columns name. A cell lists the counts that must come out to the token there:

@@ -20,7 +20,9 @@ from tokenbudget_otel.simulator.sse import Frame, dump
 
 _MISSING: Final = object()
 
-ODD: Final[tuple[Any, ...]] = (_MISSING, None, True, -5, 10**20, 1.5, "", "odd", [], [1, -1], {}, {"type": 3}, {"odd": "value"})
+ODD: Final[tuple[Any, ...]] = (
+    _MISSING, None, True, -5, 10**20, 1.5, "", "odd", [], [1, -1], {}, {"type": 3}, {"odd": "value"},
+)  # fmt: skip
 """What takes the place of a value."""
 
 _DATA: Final = re.compile(rb"^data: (\{.*\})\r?$", re.MULTILINE)
@@ -90,8 +92,8 @@ def _damaged_json(text: bytes, dice: random.Random) -> bytes:
 
 def _places(value: Any) -> Any:
     """Where something could be wrong: every field and every item. Usage, being what is looked for, comes twice."""
-    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
-    for key, item in items:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in list(items):
         yield value, key
         if isinstance(key, str) and "usage" in key.lower():
             yield value, key

@@ -36,8 +36,11 @@ class AsyncClient(Client):
     """Async, by threads."""
 
     async def ask(self, question: str, model: str = "miniature-1") -> Any:
-        return await asyncio.to_thread(Client.ask.__wrapped__ if hasattr(Client.ask, "__wrapped__") else Client.ask,
-                                       self, question, model)  # fmt: skip
+        def read() -> Any:
+            with self._post(question, model) as response:
+                return json.load(response)
+
+        return await asyncio.to_thread(read)
 
     async def stream(self, question: str, model: str = "miniature-1") -> AsyncIterator[Any]:
         with self._post(question, model, stream=True, stream_options={"include_usage": True}) as response:

@@ -48,7 +48,7 @@ Declare = Callable[..., Any]
 def declare(telemetry: Any, meter: Any) -> Iterator[Declare]:
     """Registers the declaration, and instruments the SDK."""
     acme_llm.sent.clear()
-    api._registered.clear()
+    api._registered.pop("acme_llm", None)
 
     def instrument(**fields: Any) -> Any:
         tb.register_provider(acme(**fields))
@@ -57,7 +57,7 @@ def declare(telemetry: Any, meter: Any) -> Iterator[Declare]:
 
     yield instrument
     tb.uninstrument()
-    api._registered.clear()
+    api._registered.pop("acme_llm", None)
     assert sys.modules["acme_llm"] is acme_llm
 
 

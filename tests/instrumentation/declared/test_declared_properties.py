@@ -38,7 +38,7 @@ def _tokens(seen: list[Any]) -> int:
     return max(-(-sum(map(len, texts)) // 4), len(texts))
 
 
-def _expected(seen: list[Any], way: str, asked: int) -> tuple[Any, Any, bool]:
+def _expected(seen: list[Any]) -> tuple[Any, Any, bool]:
     """Input, output and whether they are estimated, from what was seen."""
     found: dict[str, Any] = {}
     for chunk in seen:
@@ -46,10 +46,10 @@ def _expected(seen: list[Any], way: str, asked: int) -> tuple[Any, Any, bool]:
     ended = any(chunk.get("end") for chunk in seen)
     if ended and "completion" in found:
         return found.get("prompt"), found["completion"], False
-    return found.get("prompt", asked), max(_tokens(seen), found.get("completion", 0)), True
+    return None, max(_tokens(seen), found.get("completion", 0)), True
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CHUNKS, st.sampled_from(WAYS), st.sampled_from(KINDS), st.booleans(), st.integers(1, 6))
 def test_one_charge_and_the_items_unchanged(
     metered: Any, meter: Any, chunks: list[Any], way: str, kind: str, asynchronous: bool, count: int
@@ -74,12 +74,11 @@ def test_one_charge_and_the_items_unchanged(
         assert totals.calls <= 1
         return
     assert totals.calls == 1
-    asked = 2 if seen or way != "broken" else None
-    expected_in, expected_out, estimated = _expected(seen, way, 5)
+    expected_in, expected_out, estimated = _expected(seen)
     if way == "broken" and not seen:
         assert totals.estimated_calls == 1
         return
-    assert totals.usage.output_tokens == expected_out, asked
+    assert totals.usage.output_tokens == expected_out
     assert bool(totals.estimated_calls) is estimated
     if not estimated:
         assert totals.usage.input_tokens == expected_in

@@ -243,17 +243,11 @@ def test_what_a_generator_returns(metered: Any) -> None:
 
 
 async def test_a_task_that_is_cancelled(declare: Any, meter: Any) -> None:
-    async def chunks() -> Any:
-        yield {"delta": "One"}
-        await asyncio.sleep(60)
-
     metered = declare()
     reading = asyncio.Event()
 
     async def read() -> None:
-        client = AsyncClient()
-        client.complete = client.complete  # as a program might
-        async for _ in await client.complete("hello", stream=True):
+        async for _ in await AsyncClient().complete("hello", stream=True):
             reading.set()
             await asyncio.sleep(60)
 
