@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+# ruff: noqa: E501 - the lines of a table are as long as they are
+
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "coverage.md"
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "instrumentation" / "contract")]
@@ -90,7 +92,7 @@ class Notes:
     def mark(self, because: Because) -> str:
         if because.reason not in self._reasons:
             self._reasons.append(because.reason)
-        return f"– ({self._reasons.index(because.reason) + 1})"
+        return f"- ({self._reasons.index(because.reason) + 1})"
 
     def lines(self) -> list[str]:
         return [f"{number}. {reason}" for number, reason in enumerate(self._reasons, 1)]

@@ -22,9 +22,7 @@ def _unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, distribution: str, version: str) -> None:
     real = instrumentor.metadata.version
-    monkeypatch.setattr(
-        instrumentor.metadata, "version", lambda name: version if name == distribution else real(name)
-    )
+    monkeypatch.setattr(instrumentor.metadata, "version", lambda name: version if name == distribution else real(name))
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -39,6 +39,11 @@ def unbilled(error: BaseException) -> bool:
     return raised_in(error, frozenset(("_prepare_request_raw", "from_user_inputs", "apply_chunking")))
 
 
+def _url(client: Any) -> Any:
+    """Where a client sends to; with the first versions all send to one place."""
+    return get(client, "_params", "base_url") or getattr(sys.modules.get("voyageai"), "api_base", None)
+
+
 def _parts(body: Any) -> list[Any]:
     """Multimodal inputs: text as it is, and what is not text by its kind."""
     shown: list[Any] = []
@@ -84,7 +89,7 @@ VOYAGE: Final = Provider(
     name="voyageai",
     sdk="voyageai",
     versions=">=0.3,<1",
-    url="_params.base_url",
+    url=_url,
     free_at=run_here,
     unbilled=unbilled,
     methods=(

@@ -351,6 +351,16 @@ async def test_a_file_is_not_kept_as_it_goes_by():
     assert len(watcher._carry) == 0
 
 
+async def test_left_after_the_last_line(clients, sim, instrumented, meter):
+    """A loop with a ``break`` that saw every byte has seen the whole file."""
+    client = clients()
+    batch = await done_elsewhere(client, lines_of(3))
+    with client.files.with_streaming_response.content(batch.output_file_id) as response:
+        lines = response.iter_lines()
+        assert len([next(lines) for _ in range(3)]) == 3
+    charged_once(meter, sim)
+
+
 async def test_damaged_lines_are_counted_and_nothing_is_made_up(client, sim, instrumented, meter):
     good = json.dumps(answered(CHAT)).encode()
     content = b"\n".join(

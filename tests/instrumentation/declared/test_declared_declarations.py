@@ -128,12 +128,12 @@ def test_none_of_it_is_there(target: str, declare: Any, caplog: pytest.LogCaptur
 def test_what_is_somebody_elses_is_left_to_them(declare: Any) -> None:
     import collections
 
-    original = vars(collections.UserDict)["__getitem__"]
-    declare(targets=("Dictionary.copy", "Dictionary.items"), method={"request": lambda _: None})
-    assert vars(collections.UserDict)["__getitem__"] is original
-    assert "copy" not in vars(collections.UserDict) or "items" in vars(acme_llm.Dictionary)
+    original = vars(collections.UserDict)["copy"]
+    declare(targets=("Dictionary.copy",), method={"request": lambda _arguments: None})
+    assert vars(collections.UserDict)["copy"] is original
+    assert "copy" in vars(acme_llm.Dictionary)
     tb.uninstrument()
-    assert not {"copy", "items"} & set(vars(acme_llm.Dictionary))
+    assert "copy" not in vars(acme_llm.Dictionary)
 
 
 def test_uninstrument_brings_everything_back(declare: Any) -> None:
