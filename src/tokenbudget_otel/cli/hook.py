@@ -16,7 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing alone would cost as much as the rest of the interpreter's start
     from typing import Any
 
-_SDKS = frozenset(("openai", "anthropic", "tokenbudget_otel"))
+_SDKS = frozenset(
+    (
+        "aiobotocore.client", "anthropic", "botocore.client", "cohere", "google.genai", "google.generativeai", "groq",
+        "litellm", "mistralai.azure.client", "mistralai.client", "mistralai.gcp.client", "ollama", "openai", "together",
+        "tokenbudget_otel", "voyageai",
+    )
+)  # fmt: skip
+"""What has metering started by being imported: what the instrumentors hook, and we ourselves."""
 
 _started = False
 

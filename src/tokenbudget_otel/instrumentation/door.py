@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tokenbudget_otel.budgets import BudgetExceeded
-from tokenbudget_otel.instrumentation import followed
+from tokenbudget_otel.instrumentation import deferred, followed
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.content import Content, record_content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
@@ -340,6 +340,9 @@ class Door:
 
     def failed(self, opened: Opened, error: BaseException) -> bool:
         """The SDK raised. True where that is the end of the call; False where it is to be tried unchanged."""
+        if deferred.in_collector():  # it ends a coroutine that was dropped, and what is to be done takes locks
+            deferred.defer(lambda: self.failed(opened, error))
+            return True
         try:
             if opened.options is not opened.plain_options and self.refused_change(opened, error):
                 opened.options = opened.plain_options

@@ -19,7 +19,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-import wrapt
 from opentelemetry import trace
 
 from tokenbudget_otel import semconv
@@ -425,13 +424,8 @@ class MistralAIInstrumentor(SdkInstrumentor):
     """
 
     sdk = "mistralai"
+    modules = PACKAGES  # `mistralai` itself is a namespace, which is never imported: each client is met on its own
     versions = ">=2,<4"
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         return MistralDoor(telemetry, meter)
-
-    def _instrument(self, **kwargs: Any) -> None:
-        # `mistralai` itself is a namespace, which is never imported: each client is met on its own.
-        door = self._door = self.door(**kwargs)
-        for package in PACKAGES:
-            wrapt.register_post_import_hook(functools.partial(self._put, door), package)
