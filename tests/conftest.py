@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import tokenbudget_otel as tb
 from tokenbudget_otel import meter as meter_module
-from tokenbudget_otel.instrumentation import deferred, guard
+from tokenbudget_otel.instrumentation import deferred, guard, hosts
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Simulator
 
@@ -33,14 +33,15 @@ if os.environ.get("CI"):
 def _simulator() -> Iterator[Simulator]:
     with Simulator(seed=7) as simulator:
         # Who answers at 127.0.0.1 is not known by itself; programs that tests start are told as well.
-        tb.map_host(simulator.openai_url, "openai")
         os.environ["TOKENBUDGET_HOSTS"] = f"{simulator.openai_url}=openai"
         yield simulator
 
 
 @pytest.fixture
-def sim(_simulator: Simulator) -> Iterator[Simulator]:
-    """The provider simulator, with nothing left over from the test before."""
+def sim(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """The provider simulator, with nothing left over from the test before. Other hosts are the test's own to name."""
+    monkeypatch.setattr(hosts, "_configured", {})
+    tb.map_host(_simulator.openai_url, "openai")
     _simulator.reset()
     yield _simulator
     _simulator.reset()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokenbudget_otel.budgets import WINDOWS, Window, window_at
@@ -42,6 +42,7 @@ def span(window: str, moment: str, zone: str = "UTC") -> tuple[str, str, str]:
 
 
 @settings(max_examples=400, deadline=None)
+@example(window="day", now=2051222399.9999995, zone="UTC")
 @given(window=KINDS, now=MOMENTS, zone=st.sampled_from(ZONES))
 def test_every_moment_has_one_window_and_the_next_begins_where_it_ends(window, now, zone):
     found = window_at(window, now, zone)

@@ -270,8 +270,8 @@ def test_without_the_run_the_budget_refuses(cli, until: Until) -> None:
         "import os, sys, time, tokenbudget_otel as tb\n"
         "chat()\n"
         "print(os.environ['TOKENBUDGET_RUN'])\n"
+        "parent = os.getppid()\n"  # before it is known to be ready, and the parent killed
         "print('ready', flush=True)\n"
-        "parent = os.getppid()\n"
         "while os.getppid() == parent: time.sleep(0.05)\n"
         "try: chat()\n"
         "except tb.BudgetExceeded as refusal: print(refusal)\n"

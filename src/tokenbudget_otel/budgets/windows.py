@@ -6,6 +6,7 @@ key: nothing is reset, two processes cannot disagree, and a late charge goes to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -102,7 +103,8 @@ def window_at(window: str, now: float, timezone: str = "UTC") -> Window:
     if (calendar := _CALENDARS.get(window)) is None:
         raise ValueError(unknown("window", window, WINDOWS))
     zone = zone_named(timezone)
-    first = calendar.first(datetime.fromtimestamp(now, zone).date())
+    # In whole seconds: fromtimestamp rounds to microseconds, and half of one before midnight would be the next day.
+    first = calendar.first(datetime.fromtimestamp(math.floor(now), zone).date())
     after = calendar.next(first)
     start, end = _begin(first, zone), _begin(after, zone)
     # Clocks that go back across midnight repeat the end of a day after the next one has begun: what the

@@ -99,6 +99,10 @@ class Session:
         """Whether the server may begin a turn by itself."""
         self.heard = False
         """Whether audio was sent: its tokens are not known before the provider counts them."""
+        self.plain = True
+        """Whether all that was said so far is text, as far as can be told."""
+        self.text_only = False
+        """Whether the next turn is asked to be answered in text."""
         self.settings = Extent()
         """Instructions and tools: read anew in every turn."""
         self.said = Extent()
@@ -144,6 +148,9 @@ class Session:
             before + sum(part.likely(media) for part in parts),
             None if unseen else before + sum(bound or 0 for bound in bounds),
             max_output_tokens=max_output_tokens,
+            text_only=self.text_only
+            and self.plain
+            and not any(part.images or part.others or part.unseen for part in parts),
         )
 
     def ask(self, asked: Extent | None = None, max_output_tokens: int | None = None, key: Any = None) -> Turn | None:
@@ -173,7 +180,7 @@ class Session:
             return
         try:
             # Audio comes fifty times a second: one span of a refusal says it all.
-            self._reserved.append(self._admit(None, quiet=self._refused))
+            self._reserved.append(self._admit(self._next(None), quiet=self._refused))
         except BudgetExceeded:
             self._refused = True
             raise
@@ -186,11 +193,14 @@ class Session:
             BudgetExceeded: when a budget refuses it.
         """
         if self.door.is_open:
-            turn.more.append(self._admit(max_output_tokens))
+            turn.more.append(self._admit(self._next(max_output_tokens)))
 
-    def _admit(self, max_output_tokens: int | None, *, quiet: bool = False) -> Ticket:
+    def _next(self, max_output_tokens: int | None) -> Request:
+        """Another turn, of which nothing is known but what came before it."""
+        return self._request(self.size(Extent(), max_output_tokens))
+
+    def _admit(self, request: Request, *, quiet: bool = False) -> Ticket:
         """Reserve another turn, without a span unless it is refused."""
-        request = self._request(self.size(Extent(), max_output_tokens))
         try:
             return self.door.meter.admit(request)
         except BudgetExceeded as refusal:

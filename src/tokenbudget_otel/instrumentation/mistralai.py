@@ -424,7 +424,9 @@ class MistralAIInstrumentor(SdkInstrumentor):
     """
 
     sdk = "mistralai"
-    modules = PACKAGES  # `mistralai` itself is a namespace, which is never imported: each client is met on its own
+    modules = tuple(
+        PACKAGES
+    )  # `mistralai` itself is a namespace, which is never imported: each client is met on its own
     versions = ">=2,<4"
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:

@@ -22,7 +22,7 @@ from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provide
 from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_batches import OpenAIBatches
-from tokenbudget_otel.instrumentation.openai_realtime import RealtimeDoor
+from tokenbudget_otel.instrumentation.openai_realtime import RealtimeDoor, ResponsesDoor
 from tokenbudget_otel.instrumentation.openai_streams import (
     CHUNK_HINTS,
     CHUNK_MARKS,
@@ -537,7 +537,7 @@ class OpenAIInstrumentor(SdkInstrumentor):
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         asked = options.get("stream_usage")
         door = OpenAIDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
-        return Doors(door, RealtimeDoor(telemetry, meter, door.peer))
+        return Doors(door, RealtimeDoor(telemetry, meter, door.peer), ResponsesDoor(telemetry, meter, door))
 
 
 def _stream_usage() -> bool:

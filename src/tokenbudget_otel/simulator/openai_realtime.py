@@ -1,9 +1,11 @@
-"""OpenAI's Realtime API and Azure's: events over a websocket, in the names of today and in those of the beta."""
+"""OpenAI's live connections and Azure's: the Realtime API, in the names of today and in those of the beta, and the
+Responses API over a websocket."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +13,9 @@ from typing import Any, Final
 
 from tokenbudget_otel.simulator.errors import OPENAI, wording
 from tokenbudget_otel.simulator.exchange import Exchange
-from tokenbudget_otel.simulator.openai_usage import audio_usage, report
+from tokenbudget_otel.simulator.openai_responses import create
+from tokenbudget_otel.simulator.openai_usage import audio_usage, report, responses_usage
+from tokenbudget_otel.simulator.sse import Frame
 from tokenbudget_otel.simulator.text import count_words
 from tokenbudget_otel.simulator.usage import Usage, measure, measure_prompt
 from tokenbudget_otel.simulator.websockets import Conversation, is_silence
@@ -204,11 +208,7 @@ class Realtime(Conversation):
             # What the client did not ask to end is billed to the end.
             self.bill(exchange, usage, 1.0 if whole else min(share, 0.999_999), epoch)
         if ending in ("cut_after", "silent_end_after", "malformed_after"):
-            if ending == "malformed_after":
-                await self.socket.send_text('{"type":"response.output_text.delta","delta":"\\')
-            if ending == "silent_end_after":
-                await self.socket.close(1000)
-            self.hang_up()
+            await _break_off(self, ending)
             return
         self.context.append(
             {"role": "assistant", "text": written, "audio_tokens": usage.until(share).output_audio_tokens}
@@ -307,3 +307,128 @@ _MESSAGES: Final = {
     "response.create": Realtime.asked,
     "response.cancel": Realtime.cancel,
 }
+
+
+# --- responses -----------------------------------------------------------------------------------------------------
+
+
+class Responses(Conversation):
+    """One connection of the Responses API: responses one after the other, each in the events of a streamed
+    ``POST /responses``, with the ``stream_id`` that was asked for. What steers the response under way ends it, and
+    another one that goes on from there follows by itself."""
+
+    async def opened(self) -> None:
+        self.active: dict[str, Any] = {}
+        """The response under way."""
+        self.asked: dict[str, Any] = {}
+        """What it was asked with."""
+        self.following: tuple[Exchange, int] | None = None
+        """The response that follows it by itself."""
+
+    async def send(self, message: Any) -> None:
+        for one in message if isinstance(message, list) else (message,):
+            await super().send(one)
+
+    async def heard(self, message: Mapping[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "response.create":
+            body = {name: value for name, value in message.items() if name != "type"}
+            exchange, epoch = self.enter({**body, "stream": True})
+            before = self.speaking if self.busy else None
+            self.speaking = asyncio.create_task(self._speak(lambda: self.respond(exchange, epoch, before)))
+        elif kind == "response.steer":
+            await self.steer(message)
+        else:
+            await self.refuse({"type": "invalid_request_error", "code": "invalid_value", "param": "type"}, 400, {})
+
+    async def refuse(self, error: dict[str, Any], status: int, lane: dict[str, Any]) -> None:
+        error = {"message": "Invalid value in the request.", "param": None, **error}
+        await self.send({"type": "error", "status": status, "error": error, **lane})
+
+    async def steer(self, message: Mapping[str, Any]) -> None:
+        parent = message.get("previous_response_id")
+        steer = {"previous_response_id": parent}
+        event: dict[str, Any] = {"sequence_number": 0, **_lane(self.asked)}
+        if self.active.get("id") != parent:
+            steer["input"] = message.get("input")
+            error = {"type": "invalid_request_error", "code": "response_not_active", "message": "It is not active."}
+            await self.send({"type": "response.steer.failed", "steer": steer, "error": error, **event})
+            return
+        self.following = self.enter({**self.asked, **steer, "input": message.get("input")})
+        steer["id"] = self.following[0].id("steer_")
+        await self.send({"type": "response.steer.accepted", "steer": steer, **event})
+        self.stop.set()
+
+    async def respond(self, exchange: Exchange, epoch: int, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+        self.following = (exchange, epoch)
+        while self.following is not None:
+            (exchange, epoch), self.following = self.following, None
+            self.stop.clear()
+            await self.answer(exchange, epoch)
+
+    async def answer(self, exchange: Exchange, epoch: int) -> None:
+        behaviour, lane = exchange.behaviour, _lane(exchange.body)
+        if behaviour.latency_s:
+            await asyncio.sleep(behaviour.latency_s)
+        if behaviour.timeout:
+            await asyncio.Event().wait()
+        if behaviour.drop:
+            self.hang_up()
+            return
+        if behaviour.status != 200:
+            said = wording(OPENAI, behaviour.status, behaviour.error_message)
+            await self.refuse(said._asdict(), behaviour.status, lane)
+            return
+        reply = create(exchange)
+        head, pieces, tail = _parts(reply.frames or [], lane)
+        self.active, self.asked = tail[-1]["response"], exchange.body
+        ending, usage, self.sent = "client_gone", reply.usage, 0
+        try:
+            await self.send(head)
+            ending = await self.pieces(behaviour, pieces) or "completed"
+        finally:
+            done, share = ending == "completed", self.sent / max(1, len(pieces))
+            if usage is not None:
+                self.bill(exchange, usage, 1.0 if done else min(share, 0.999_999), epoch)
+            final, self.active = self.active, {}
+        if done:
+            await self.send(tail)
+        elif ending == "stopped" and usage is not None:
+            final |= {"status": "incomplete", "incomplete_details": {"reason": "steered"}}
+            final["usage"] = responses_usage(usage.until(min(share, 0.999_999)))
+            await self.send({**tail[-1], "type": "response.incomplete"})
+        elif ending == "error_event_after":
+            number = tail[0]["sequence_number"]
+            error = wording(OPENAI, 500)._asdict() | {"param": None}
+            await self.send({"type": "error", "error": error, "sequence_number": number, **lane})
+        else:
+            await _break_off(self, ending)
+
+
+def _lane(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What every event of a response has that was asked for in a lane of its own."""
+    return {"stream_id": body["stream_id"]} if body.get("stream_id") else {}
+
+
+def _parts(frames: list[Frame], lane: dict[str, Any]) -> tuple[list[Any], list[list[Any]], list[Any]]:
+    """The events of a stream: those before the first chunk of the answer, the chunks with what follows each, and those
+    after the last chunk."""
+    events = [json.loads(frame.data.partition(b"data: ")[2]) | lane for frame in frames]
+    places = [place for place, frame in enumerate(frames) if frame.content]
+    if not places:
+        return events[:-1], [], events[-1:]
+    # The last chunk is followed by what ends the answer.
+    ends = [*places[1:], places[-1] + 1]
+    chunks = [events[start:end] for start, end in zip(places, ends, strict=True)]
+    return events[: places[0]], chunks, events[ends[-1] :]
+
+
+async def _break_off(conversation: Conversation, ending: str) -> None:
+    """End a connection in the middle of an answer."""
+    if ending == "malformed_after":
+        await conversation.socket.send_text('{"type":"response.output_text.delta","delta":"\\')
+    if ending == "silent_end_after":
+        await conversation.socket.close(1000)
+    conversation.hang_up()

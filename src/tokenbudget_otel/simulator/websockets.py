@@ -204,12 +204,15 @@ class _Route:
 def routes(state: State) -> list[WebSocketRoute]:
     """Every endpoint that is spoken to over a websocket."""
     from tokenbudget_otel.simulator.google_live import GoogleLive, VertexLive
-    from tokenbudget_otel.simulator.openai_realtime import Realtime
+    from tokenbudget_otel.simulator.openai_realtime import Realtime, Responses
 
     table: tuple[tuple[str, type[Conversation], Host], ...] = (
         ("/v1/realtime", Realtime, OPENAI),
         ("/openai/realtime", Realtime, AZURE),
         ("/openai/v1/realtime", Realtime, AZURE),
+        ("/v1/responses", Responses, OPENAI),
+        ("/openai/responses", Responses, AZURE),
+        ("/openai/v1/responses", Responses, AZURE),
         ("/ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent", GoogleLive, GOOGLE),
         ("/ws/google.cloud.aiplatform.{version}.LlmBidiService/BidiGenerateContent", VertexLive, GOOGLE),
     )

@@ -68,7 +68,9 @@ async def test_what_may_have_been_worked_on_is_charged(
 async def test_a_refused_connection_is_given_back(sdk: Sdk, asynchronous: bool, sim: Simulator, meter: Meter) -> None:
     with socket.socket() as closed:  # bound, not listening: nobody else gets the port meanwhile
         closed.bind(("127.0.0.1", 0))
-        client = sdk.client(sim, asynchronous, base_url=f"http://127.0.0.1:{closed.getsockname()[1]}")
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        tb.map_host(url, sdk.name)  # so that its models have prices
+        client = sdk.client(sim, asynchronous, base_url=url)
         with pytest.raises(Exception, match=r"[Cc]onnection"):
             await settled(sdk.call(client))
     assert_released(meter)

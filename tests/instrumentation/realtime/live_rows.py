@@ -73,6 +73,24 @@ class OpenAITalk(Talk):
         return message["type"] in ("response.output_text.delta", "response.text.delta")
 
 
+class ResponsesTalk(Talk):
+    """A program that sends ``response.create`` where others send ``POST /responses``."""
+
+    async def ask(self, text: str = "Tell me a story about a river.", **more: Any) -> None:
+        await settled(self.connection.response.create(**{"model": "gpt-5-mini", "input": text, **more}))
+
+    async def messages(self) -> AsyncIterator[Any]:
+        while True:
+            event = await settled(self.connection.recv())
+            yield event.to_dict(warnings=False)
+            if event.type in ("response.completed", "response.incomplete", "response.failed", "error"):
+                return
+
+    @staticmethod
+    def is_piece(message: Any) -> bool:
+        return str(message["type"]) == "response.output_text.delta"
+
+
 class GoogleTalk(Talk):
     async def ask(self, text: str = "Tell me a story about a river.") -> None:
         await self.connection.send_client_content(turns={"role": "user", "parts": [{"text": text}]})
@@ -101,7 +119,7 @@ class Live:
         client: makes a client of the simulator.
         talk: how its sessions are driven.
         connect: gives the context manager of a session; the second argument is whether the answers are spoken.
-        speaks: whether it is told at the beginning that answers are spoken, or in a message.
+        speaks: whether the model speaks and listens; else it writes and reads.
         classes: where ``connect`` lives.
         counted, usage: what the simulator is told to count, and what we have to make of it.
         provider, model, operation: as on the span.
@@ -121,6 +139,7 @@ class Live:
     operation: str
     path: str
     written: Callable[[Talk], Awaitable[None]] = field(default=lambda _talk: settled(None))
+    speaks: bool = True
 
     @asynccontextmanager
     async def session(self, client: Any, *, spoken: bool = False) -> AsyncIterator[Talk]:
@@ -238,6 +257,34 @@ def beta_row(name: str, client: str) -> Live:
     )
 
 
+RESPONSE_COUNTED = {"input_tokens": 1_200, "cached_tokens": 900, "output_tokens": 150, "reasoning_tokens": 40}
+RESPONSE_USAGE = {
+    "input_tokens": 1_200,
+    "cache_read_tokens": 900,
+    "cache_write_tokens": 0,
+    "output_tokens": 150,
+    "reasoning_tokens": 40,
+}
+
+
+def responses(client: Any, _spoken: bool) -> Any:
+    return client.responses.connect()
+
+
+def responses_row(name: str, client: str, path: str = "/v1/responses", provider: str = "openai") -> Live:
+    owner = realtime_class(f"{'Async' * client.startswith('Async')}Responses", "openai.resources.responses.responses")
+
+    def find() -> type:
+        if not hasattr(owner(), "connect"):
+            raise ImportError
+        return owner()
+
+    return openai_row(
+        name, client, path, provider, talk=ResponsesTalk, connect=responses, classes=find, speaks=False,
+        counted=RESPONSE_COUNTED, usage=RESPONSE_USAGE, model="gpt-5-mini", written=lambda _talk: settled(None),
+    )  # fmt: skip
+
+
 # --- Google ----------------------------------------------------------------------------------------------------------
 
 GEMINI = "gemini-live-2.5-flash-preview"
@@ -325,17 +372,27 @@ ROWS = (
     openai_row("azure-async", "AsyncAzureOpenAI", "/openai/realtime", "azure.ai.openai"),
     beta_row("openai-beta", "OpenAI"),
     beta_row("openai-beta-async", "AsyncOpenAI"),
+    responses_row("responses", "OpenAI"),
+    responses_row("responses-async", "AsyncOpenAI"),
+    responses_row("responses-azure", "AzureOpenAI", "/openai/responses", "azure.ai.openai"),
+    responses_row("responses-azure-async", "AsyncAzureOpenAI", "/openai/responses", "azure.ai.openai"),
     google_row("gemini", studio, "gcp.gemini", "/ws/google.ai.generativelanguage"),
     google_row("vertex", vertex, "gcp.vertex_ai", "/ws/google.cloud.aiplatform"),
 )
 
 
-CORE = tuple(row for row in ROWS if row.name in ("openai", "openai-async", "gemini"))
+CORE = tuple(row for row in ROWS if row.name in ("openai", "openai-async", "gemini", "responses"))
 
 
 def every_row(test: Any) -> Any:
     """Run a test for every row there is."""
     test.every_row = True
+    return test
+
+
+def spoken(test: Any) -> Any:
+    """Run a test only for rows where the model listens."""
+    test.spoken = True
     return test
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import inspect
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -310,8 +312,6 @@ _events = st.lists(st.tuples(_kinds, st.dictionaries(_fields, _values, max_size=
 @settings(max_examples=40, deadline=None)
 @given(_events)
 def test_no_event_breaks_it(events: list[tuple[str, dict[str, Any]]]) -> None:
-    import json
-
     followed = session()
     for kind, fields in events:
         followed.sending({"type": "response.create", "response": fields.get("response")})
@@ -335,3 +335,65 @@ def test_audio_is_measured_by_its_length() -> None:
     assert usage.output_audio_tokens == 40
     assert usage.output_text_tokens == 3
     assert usage.output_tokens == 43
+
+
+# --- whether anything but text can be in a turn ----------------------------------------------------------------------
+
+WRITES: dict[str, Any] = {"type": "session.updated", "session": {"output_modalities": ["text"]}}
+SPEAKS: dict[str, Any] = {"type": "session.created", "session": {"output_modalities": ["audio"]}}
+SPOKEN: dict[str, Any] = {"type": "response.done", "response": {"id": "r", "output_modalities": ["audio"]}}
+BETA: dict[str, Any] = {"type": "session.updated", "session": {"modalities": ["text"]}}
+PROMPT: dict[str, Any] = {"type": "session.updated", "session": {"output_modalities": ["text"], "prompt": {"id": "p"}}}
+
+
+def item(*kinds: str, **fields: Any) -> dict[str, Any]:
+    content = [{"type": kind} for kind in kinds]
+    return {"type": "conversation.item.create", "item": {"type": "message", "content": content, **fields}}
+
+
+def update(*modalities: str) -> dict[str, Any]:
+    return {"type": "session.update", "session": {"output_modalities": modalities}}
+
+
+@pytest.mark.parametrize(
+    ("arrived", "sent", "response", "text_only"),
+    [
+        ([], [], {}, False),
+        ([SPEAKS], [], {}, False),
+        ([SPEAKS], [update("text")], {}, False),
+        ([SPEAKS, WRITES], [update("text"), item("input_text")], {}, True),
+        ([BETA], [item("input_text")], {}, True),
+        ([SPEAKS], [], {"output_modalities": ["text"]}, True),
+        ([WRITES], [], {"output_modalities": ["audio"]}, False),
+        ([WRITES], [], {"input": [item("input_image")["item"]]}, False),
+        ([WRITES], [], {"prompt": {"id": "p"}}, False),
+        ([WRITES], [item("input_image")], {}, False),
+        ([WRITES], [item("output_audio")], {}, False),
+        ([WRITES], [item(output=[{"type": "input_image"}])], {}, False),
+        ([WRITES], [{"type": "input_audio_buffer.append", "audio": "AAAA"}], {}, False),
+        ([WRITES], [update("audio")], {}, False),
+        ([SPOKEN, WRITES], [], {}, False),
+        ([PROMPT], [], {}, False),
+    ],
+)
+def test_text_only(arrived: list[Any], sent: list[Any], response: dict[str, Any], text_only: bool) -> None:
+    """Only then is the price of audio left out of what a turn may cost at most."""
+    followed = session()
+    for message in arrived:
+        followed.arrived(json.dumps(message).encode())
+    for message in sent:
+        followed.sending(message)
+    turn = followed.sending({"type": "response.create", "response": response})
+    assert turn is not None
+    assert turn.call.request.size().text_only is text_only
+    followed.ended("closed")
+
+
+async def test_a_session_that_was_joined_may_have_been_spoken_in(make: Make, instrumented: Any) -> None:
+    from tokenbudget_otel.instrumentation.live import _SESSION
+
+    client = make(SYNC)
+    if "call_id" not in inspect.signature(client.realtime.connect).parameters:
+        pytest.skip("this version of the SDK joins no calls")
+    assert not vars(client.realtime.connect(call_id="rtc_1"))[_SESSION].plain
+    assert vars(client.realtime.connect(model=REALTIME))[_SESSION].plain
