@@ -210,7 +210,7 @@ class Session:
 
     def release(self) -> None:
         """Give back what was reserved for a turn that the server did not begin."""
-        while (ticket := _taken(self._reserved)) is not None:
+        while (ticket := taken(self._reserved)) is not None:
             self.door.meter.release(ticket)
 
     def _request(self, size: Size, operation: str | None = None, model: str | None = None) -> Request:
@@ -240,7 +240,7 @@ class Session:
 
     def begin(self, key: Any) -> Turn | None:
         """The server began a turn: one that was asked for, or one of its own."""
-        turn: Turn | None = _taken(self.waiting)
+        turn: Turn | None = taken(self.waiting)
         if turn is None:
             turn = self._context.copy().run(self._of_its_own)
         if turn is not None:
@@ -248,7 +248,7 @@ class Session:
         return turn
 
     def _of_its_own(self) -> Turn | None:
-        ticket = _taken(self._reserved)
+        ticket = taken(self._reserved)
         if ticket is None:
             if not self.door.is_open:
                 return None
@@ -270,7 +270,7 @@ class Session:
         if facts.model is None:
             facts.model = self.response_model
         call = turn.call
-        while (ticket := _taken(turn.more)) is not None:
+        while (ticket := taken(turn.more)) is not None:
             self.door.meter.release(ticket)
         book = None if turn.admitted else functools.partial(self.door.meter.record, call.request)
         call.finish(outcome, facts, error, book=book)
@@ -350,7 +350,7 @@ class Session:
             deferred.defer(lambda: self.ended("abandoned"))
 
 
-def _taken(items: list[Any] | deque[Any]) -> Any:
+def taken(items: list[Any] | deque[Any]) -> Any:
     """The first of the items, or ``None``: one thread may send while another receives."""
     try:
         return items.popleft() if isinstance(items, deque) else items.pop()

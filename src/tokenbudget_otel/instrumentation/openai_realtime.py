@@ -23,7 +23,7 @@ from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS
 from tokenbudget_otel.instrumentation.guard import log_once
-from tokenbudget_otel.instrumentation.live import Kind, LiveDoor, Session, Turn, _taken, joined, watch
+from tokenbudget_otel.instrumentation.live import Kind, LiveDoor, Session, Turn, joined, taken, watch
 from tokenbudget_otel.instrumentation.openai_usage import audio_usage
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor
@@ -454,7 +454,7 @@ class ResponsesSession(Session):
             return None
         self.turns[lane] = turn
         turn.reader.event(data)
-        self.response_model = turn.reader.facts.model
+        self.response_model = turn.reader.facts.model or self.response_model
         if (name := turn.reader.facts.id) is not None:
             settings = {key: value for key, value in turn.opened.body.items() if key != "input"}
             _remember(self._settings_of, name, settings)
@@ -510,7 +510,7 @@ class ResponsesSession(Session):
 
     def _successor(self, lane: str | None, parent: str | None) -> ResponseTurn:
         body = {**self._settings_of.get(parent or "", {}), "previous_response_id": parent}
-        ticket = _taken(self._steered.get(parent or "", []))
+        ticket = taken(self._steered.get(parent or "", []))
         if parent is not None:
             self._give_back_steered(parent)
         request = self._asks(body) if ticket is None else ticket.request

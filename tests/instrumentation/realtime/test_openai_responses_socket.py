@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -163,6 +165,36 @@ async def test_what_the_program_hands_over_is_left_alone(
         await talk.turn()
     assert [tool["name"] for tool in sim.requests[0].json["tools"]] == ["f"]
     assert meter.totals.get().calls == 1
+
+
+async def test_events_as_objects(make: Make, row: Any, sim: Simulator, instrumented: Any, meter: Meter) -> None:
+    events = importlib.import_module("openai.types.responses.responses_client_event")
+    kind = getattr(events, "ResponseCreate", None) or events.ResponsesClientEvent
+    async with row.session(make(row)) as talk:
+        await settled(talk.connection.send(kind(type="response.create", model="gpt-5-mini", input="Hello.")))
+        await talk.turn()
+    assert instrumented.span().attributes["gen_ai.request.model"] == "gpt-5-mini"
+    assert meter.totals.get().calls == len(sim.billed) == 1
+
+
+@pytest.mark.parametrize("fault", [{"silent_end_after": 2}, {"malformed_after": 2}, {"drop": True}], ids=str)
+async def test_broken_off(
+    make: Make, row: Any, sim: Simulator, instrumented: Any, meter: Meter, fault: dict[str, Any]
+) -> None:
+    meter.enforcer.add(tb.Budget(name="agent", limit_calls=9))
+    sim.then(Behaviour(text="One two three four.", tokens_per_chunk=1, **fault))
+    async with row.session(make(row)) as talk:
+        await talk.ask()
+        with pytest.raises(Exception):  # noqa: B017
+            while True:
+                await talk.turn()
+        with contextlib.suppress(Exception):
+            await talk.turn()  # a message that cannot be read is not yet the end of the connection
+    span = instrumented.span()
+    assert span.attributes["tokenbudget.call.outcome"] == "cut"
+    assert span.attributes["tokenbudget.usage.estimated"] is True
+    assert span.attributes["gen_ai.usage.output_tokens"] == (0 if "drop" in fault else pytest.approx(2, abs=1))
+    assert reserved(meter) == [0]
 
 
 async def test_raw_messages(make: Make, row: Any, sim: Simulator, instrumented: Any, meter: Meter) -> None:
