@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -27,6 +28,22 @@ from tokenbudget_otel.simulator import Simulator
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+_UNFREEZE_EVERY: Final = 400
+"""Tests after which what was left lying around is looked through after all."""
+
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _small_heap() -> None:
+    """Most tests collect garbage, to see what becomes of what was abandoned. With a dozen SDKs imported that would take
+    seconds each: the collector is told to leave alone what was there before the test."""
+    if next(_tests) % _UNFREEZE_EVERY == 0:
+        gc.unfreeze()
+        gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from typing import Any
 
@@ -27,10 +26,3 @@ def client(sim: Simulator, asynchronous: bool) -> Any:
 @pytest.fixture(autouse=True)
 def _quiet_httpcore(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> None:
-    """Most tests collect, and the modules of two SDKs are a large heap to walk through each time."""
-    gc.collect()
-    gc.freeze()

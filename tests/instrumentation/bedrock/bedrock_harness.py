@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 from typing import Any
 
 from both_modes import each as each
@@ -27,8 +26,6 @@ def session() -> Any:
 
     made = boto3.session.Session()
     made.client("bedrock-runtime", region_name="eu-central-1", aws_access_key_id="", aws_secret_access_key="")
-    gc.collect()
-    gc.freeze()
     return made
 
 
@@ -39,7 +36,6 @@ def _async_session() -> Any:
     made = get_session()
     # It need not read them again.
     made.register_component("data_loader", session()._session.get_component("data_loader"))
-    gc.freeze()
     return made
 
 

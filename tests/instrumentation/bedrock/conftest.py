@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from bedrock_harness import client_of, session
+from bedrock_harness import client_of
 
 from tokenbudget_otel.instrumentation.bedrock import BedrockInstrumentor
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Simulator
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> None:
-    """Every test collects garbage; the modules of the SDKs are none, and looking through them takes long."""
-    session()
-    gc.freeze()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 from door_sdks import SDKS, Sdk
 
@@ -18,10 +16,3 @@ def sdk(request: pytest.FixtureRequest) -> Sdk:
 def asynchronous(request: pytest.FixtureRequest) -> bool:
     """The sync and the async client in turn."""
     return request.param
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> None:
-    """Most tests collect, and the modules of two SDKs are a large heap to walk through each time."""
-    gc.collect()
-    gc.freeze()

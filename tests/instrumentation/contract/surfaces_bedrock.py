@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,8 +44,6 @@ def _session() -> Any:
 
     session = botocore.session.get_session()
     session.create_client("bedrock-runtime", region_name="eu-central-1", aws_access_key_id="", aws_secret_access_key="")
-    gc.collect()
-    gc.freeze()
     return session
 
 
@@ -56,7 +53,6 @@ def _async_session() -> Any:
 
     made = get_session()
     made.register_component("data_loader", _session().get_component("data_loader"))  # it need not read them again
-    gc.freeze()
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,11 +64,3 @@ def declare(telemetry: Any, meter: Any) -> Iterator[Declare]:
 def metered(declare: Declare) -> Any:
     """The SDK, metered as it is declared above."""
     return declare()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> Iterator[None]:
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,15 +11,6 @@ import pytest
 from tokenbudget_otel.instrumentation import guard, hosts
 from tokenbudget_otel.pricing import price_book
 from tokenbudget_otel.simulator import Simulator
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_heap() -> Iterator[None]:
-    """Every test collects garbage; the modules of the SDK are none, and looking through them takes long."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import openai
@@ -21,21 +20,6 @@ CLASSES = {
     ("azure", "sync"): openai.AzureOpenAI,
     ("azure", "async"): openai.AsyncAzureOpenAI,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _garbage() -> Iterator[None]:
-    gc.collect()
-    yield
-    gc.unfreeze()
-    gc.collect()
-
-
-@pytest.fixture(autouse=True)
-def _small_heap(_garbage: None) -> None:
-    """Every test collects garbage, to see what becomes of abandoned streams. Most of a quarter of a second of that
-    would go into the modules of the SDKs, which are no garbage: the collector is told to leave alone what is there."""
-    gc.freeze()
 
 
 @pytest.fixture(params=MODES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -13,19 +12,6 @@ from both_modes import settled
 from tokenbudget_otel.instrumentation.google_genai import GoogleGenAIInstrumentor
 from tokenbudget_otel.instrumentation.openai import OpenAIInstrumentor
 from tokenbudget_otel.simulator import Simulator
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _garbage() -> Iterator[None]:
-    gc.collect()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def _small_heap(_garbage: None) -> None:
-    """Every look at the spans collects garbage: the modules of the SDKs, which come with the first test, are none."""
-    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
