@@ -76,9 +76,9 @@ FOOT = """## Surfaces that are no single call
 
 | surface | where it is held |
 | --- | --- |
-| OpenAI and Azure realtime, Gemini live: a charge per turn | [realtime.md](realtime.md), tests/instrumentation/realtime |
+| OpenAI and Azure realtime, responses over a websocket, Gemini live: a charge per turn | [realtime.md](realtime.md), tests/instrumentation/realtime |
 | OpenAI, Azure and Anthropic batches: charged once, at batch price | [batches.md](batches.md), tests/instrumentation/batches |
-| OpenAI background responses: charged when first seen | [token-accounting.md](token-accounting.md), tests/instrumentation/openai |
+| OpenAI background responses: charged when first seen | [token-accounting.md](token-accounting.md), tests/instrumentation/sdks/openai |
 | LangChain, LlamaIndex, openai-agents, pydantic-ai, instructor | [frameworks.md](frameworks.md), tests/instrumentation/frameworks |
 """
 

@@ -39,6 +39,9 @@ INSTRUMENTORS: Final = {
 }
 """The instrumentor of each SDK, by the name under which the SDK is imported."""
 
+_NAMESPACES: Final = frozenset(("mistralai",))
+"""SDKs that are several distributions under one name, which is no module itself."""
+
 _registered: dict[str, Any] = {}
 
 if TYPE_CHECKING:
@@ -126,7 +129,9 @@ def _installed(sdk: str) -> bool:
     if sdk in sys.modules:
         return True
     try:
-        return importlib.util.find_spec(sdk) is not None
+        found = importlib.util.find_spec(sdk)
+        # A folder of the program's own, of the same name, is found as a namespace.
+        return found is not None and (found.origin is not None or sdk in _NAMESPACES)
     except (ImportError, ValueError):  # the package around it is not there, or is something else
         return False
 
