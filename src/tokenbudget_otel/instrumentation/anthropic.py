@@ -22,7 +22,7 @@ from tokenbudget_otel.instrumentation.anthropic_batches import AnthropicBatches,
 from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
-from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
+from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -202,23 +202,8 @@ def _size(body: Body, _options: Any) -> Size:
 
 
 def _cache_ttl(body: Body) -> str:
-    """The longest time to live of the cache breakpoints in a request. Without one, nothing is written."""
-    found = "none"
-    stack: list[Any] = [body.get(part) for part in ("cache_control", "system", "messages", "tools")]
-    if isinstance(body.get("cache_control"), Mapping):
-        found = "1h" if get(body, "cache_control", "ttl") == "1h" else "5m"
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list | tuple):
-            stack.extend(value)
-        elif isinstance(value, dict):
-            control = value.get("cache_control")
-            if isinstance(control, dict):
-                if control.get("ttl") == "1h":
-                    return "1h"
-                found = "5m"
-            stack.append(value.get("content"))
-    return found
+    whole = {"cache_control": body.get("cache_control")}
+    return longest_cache_ttl(whole, *(body.get(part) for part in ("system", "messages", "tools")))
 
 
 _REQUEST: Final = (

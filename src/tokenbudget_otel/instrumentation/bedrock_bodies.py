@@ -16,7 +16,6 @@ from tokenbudget_otel.instrumentation import anthropic
 from tokenbudget_otel.instrumentation.bedrock_converse import (
     FINISH_REASONS,
     MEDIA,
-    cache_ttl,
     converse_usage,
     is_count,
     shown,
@@ -26,7 +25,7 @@ from tokenbudget_otel.instrumentation.door import Body
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.instrumentation.provider import find
-from tokenbudget_otel.instrumentation.sizing import measure
+from tokenbudget_otel.instrumentation.sizing import longest_cache_ttl, measure
 from tokenbudget_otel.instrumentation.streams import TextCount
 from tokenbudget_otel.meter import Size
 from tokenbudget_otel.usage import TokenUsage
@@ -149,7 +148,9 @@ def size(body: Body, params: Any) -> Size:
         max_output_tokens=most if is_count(most) and most > 0 else None,
         choices=choices,
         expected_output_tokens=0 if vectors else None,
-        cache_write_ttl="none" if vectors else cache_ttl(body.get("system"), body.get("messages")),
+        cache_write_ttl="none"
+        if vectors
+        else longest_cache_ttl(*(body.get(part) for part in ("system", "messages", "tools"))),
         text_only=not (extent.images or extent.others),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.door import Body
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
-from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
+from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure
 from tokenbudget_otel.instrumentation.streams import TextCount
 from tokenbudget_otel.meter import Size
 from tokenbudget_otel.usage import TokenUsage
@@ -99,23 +99,6 @@ def shown(value: Any) -> Any:
     return made
 
 
-def cache_ttl(*parts: Any) -> str:
-    """The longest time to live of the cache points in a request. Without one, nothing is written."""
-    found, stack = "none", list(parts)
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list | tuple):
-            stack.extend(value)
-        elif isinstance(value, Mapping):
-            point = value.get("cachePoint")
-            if isinstance(point, Mapping):
-                if point.get("ttl") == "1h":
-                    return "1h"
-                found = "5m"
-            stack += [value.get("content"), get(value, "toolResult", "content")]
-    return found
-
-
 def size(body: Body, _options: Any) -> Size:
     """The size of a request."""
     messages, system, tools = body.get("messages"), body.get("system"), get(body, "toolConfig", "tools")
@@ -129,7 +112,7 @@ def size(body: Body, _options: Any) -> Size:
         extent.likely(MEDIA),
         None if unseen else extent.bound(MEDIA),
         max_output_tokens=most if is_count(most) and most > 0 else None,
-        cache_write_ttl=None if unseen else cache_ttl(system, messages, tools),
+        cache_write_ttl=None if unseen else longest_cache_ttl(system, messages, tools),
         text_only=not extent.others,
     )
 

@@ -27,6 +27,8 @@ HOSTS: Final = (
     ("api.groq.com", "groq"),
     ("api.x.ai", "x_ai"),
     ("api.mistral.ai", "mistral_ai"),
+    ("api.eu.mistral.ai", "mistral_ai"),
+    ("api.us.mistral.ai", "mistral_ai"),
     ("codestral.mistral.ai", "mistral_ai"),
     ("api.perplexity.ai", "perplexity"),
     ("api.together.xyz", "together"),

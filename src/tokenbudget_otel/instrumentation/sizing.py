@@ -55,6 +55,9 @@ class Extent:
 
 
 IMAGE_TYPES: Final = frozenset(("image_url", "input_image", "image"))
+CACHE_MARKS: Final = ("cache_control", "cachePoint")
+"""The fields by which requests mark cache breakpoints: Anthropic's, and Bedrock's for its own models and Converse."""
+
 OTHER_TYPES: Final = frozenset(("input_audio", "file", "input_file", "document", "audio", "video"))
 
 
@@ -95,3 +98,27 @@ def measure(*parts: Any) -> Extent:
             extent.bytes += 24  # a number or a literal
             extent.characters += 4
     return extent
+
+
+def longest_cache_ttl(*parts: Any) -> str:
+    """The longest time to live of the prompt-cache writes that a request asks for, ``"none"`` where it asks for none.
+
+    ``parts`` are where breakpoints may be: messages, tools, instructions.
+
+    >>> longest_cache_ttl([{"content": [{"text": "…", "cache_control": {"type": "ephemeral"}}]}])
+    '5m'
+    """
+    found, stack = "none", list(parts)
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list | tuple):
+            stack.extend(value)
+        elif isinstance(value, Mapping):
+            for mark in CACHE_MARKS:
+                if isinstance(point := value.get(mark), Mapping):
+                    if point.get("ttl") == "1h":
+                        return "1h"
+                    found = "5m"
+            result = value.get("toolResult")
+            stack += [value.get("content"), result.get("content") if isinstance(result, Mapping) else None]
+    return found
