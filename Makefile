@@ -63,8 +63,9 @@ lock: $(READY)  ## pin the newest versions for development
 	.compat/previous/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-compat: .compat/previous/.ready  ## the instrumentation tests with the previous major versions of the SDKs
-	.compat/previous/bin/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile tests/instrumentation
+compat: $(READY) .compat/previous/.ready  ## the current and the previous major versions of the SDKs
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/instrumentation/contract
+	.compat/previous/bin/python -m pytest -m "not soak" -q -n $(JOBS) --dist loadfile tests/instrumentation
 
 check: lint types test  ## what has to pass before a change goes in
 

@@ -8,6 +8,7 @@ suite runs. A test holds the document to them.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,7 +68,11 @@ Every row also passes: refused by a budget before a byte is sent, metered while 
 once, `tb.wrap` and `tb.unwrap`, tags, the originals back after `tb.uninstrument()`, and damaged answers (fields missing,
 null, of the wrong type) that must come out as they do without us.
 
-The current major versions are tested by `make test`, the previous ones by `make compat`.
+`make compat` runs all of it with these versions of the SDKs:
+
+| SDK | current | previous |
+| --- | --- | --- |
+{versions}
 
 Counts: {legend}. Others are named as `TokenUsage` has them.
 """
@@ -81,6 +86,23 @@ FOOT = """## Surfaces that are no single call
 | OpenAI background responses: charged when first seen | [token-accounting.md](token-accounting.md), tests/instrumentation/sdks/openai |
 | LangChain, LlamaIndex, openai-agents, pydantic-ai, instructor | [frameworks.md](frameworks.md), tests/instrumentation/frameworks |
 """
+
+
+SDKS = ("openai", "anthropic", "google-genai", "google-generativeai", "boto3", "aiobotocore", "mistralai", "cohere", "groq",
+        "together", "ollama", "voyageai", "litellm")  # fmt: skip
+
+
+def versions() -> str:
+    """The rows of SDKs and their versions, from the pinned environments; the same version is not tested twice over."""
+    pins = [
+        dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+        for name in ("dev.txt", "previous.txt")
+    ]
+    return "\n".join(
+        f"| `{sdk}` | {current or '-'} | {(previous if previous != current else None) or '-'} |"
+        for sdk in SDKS
+        for current, previous in [[pin.get(sdk) for pin in pins]]
+    )
 
 
 class Notes:
@@ -131,7 +153,7 @@ def render() -> str:
     """The whole document."""
     used = {name for surface in ALL for name in (*surface.usage, *(surface.stream_usage or ()))}
     legend = ", ".join(f"`{code}` {name}" for name, code in CODES.items() if name in used)
-    parts = [HEAD.format(legend=legend)]
+    parts = [HEAD.format(legend=legend, versions=versions())]
     for heading in dict.fromkeys((surface.provider, surface.sdk) for surface in ALL):
         notes = Notes()
         rows = [row(surface, notes) for surface in ALL if (surface.provider, surface.sdk) == heading]

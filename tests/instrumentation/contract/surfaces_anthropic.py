@@ -83,6 +83,7 @@ SURFACES = [
         usage=PARSED_USAGE,
         call=lambda client: client.messages.parse(**BODY, output_format=Answer),
         stream=lambda client: client.messages.stream(**BODY),
+        raw=Because("a helper has the raw response of `create`"),
         fuzz=Because("the helpers check what they parse: damage is an error of theirs"),
     ),
     _surface(
@@ -99,6 +100,7 @@ SURFACES = [
         usage=PARSED_USAGE,
         call=lambda client: client.beta.messages.parse(**BODY, output_format=Answer),
         stream=lambda client: client.beta.messages.stream(**BODY),
+        raw=Because("a helper has the raw response of `create`"),
         fuzz=Because("the helpers check what they parse: damage is an error of theirs"),
     ),
 ]

@@ -105,6 +105,7 @@ SURFACES = [
     row(
         "v1 embed",
         method("embed", **EMBED),
+        raw=Because("the answers of several requests are put together"),
         client=client_v1,
         model="embed-v4.0",
         operation="embeddings",

@@ -90,6 +90,7 @@ SURFACES = [
         model="deepseek-chat", client=client_at("deepseek", "deepseek"), behaviour=COUNTED, usage=USAGE,
         call=lambda client: client.chat.completions.create(model="deepseek-chat", messages=PREFIX),
         stream=lambda client: client.chat.completions.create(model="deepseek-chat", messages=PREFIX, stream=True),
+        raw=raw_of("chat.completions", model="deepseek-chat", messages=PREFIX),
     ),
     Surface(
         provider="DeepSeek (openai)", sdk="openai", name="completions.create (FIM, beta)", system="deepseek",

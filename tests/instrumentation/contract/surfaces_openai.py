@@ -181,6 +181,7 @@ OPENAI = [
         "chat.completions.parse and stream", "gpt-4o", PARSED, PARSED_USAGE,
         call=lambda client: client.chat.completions.parse(**CHAT, response_format=Answer),
         stream=lambda client: client.chat.completions.stream(**CHAT, response_format=Answer),
+        raw=Because("a helper has the raw response of `create`"),
         fuzz=Because("the helpers check what they parse: damage is an error of theirs"),
     ),
     _surface(
@@ -201,6 +202,7 @@ OPENAI = [
         "responses.parse and stream", "gpt-5", PARSED, RESPONSE_PARSED_USAGE,
         call=lambda client: client.responses.parse(model="gpt-5", input="Go on.", text_format=Answer),
         stream=lambda client: client.responses.stream(model="gpt-5", input="Go on.", text_format=Answer),
+        raw=Because("a helper has the raw response of `create`"),
         fuzz=Because("the helpers check what they parse: damage is an error of theirs"),
     ),
     _surface(
