@@ -19,7 +19,8 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.anthropic_batches import AnthropicBatches, model_of
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.door import Door
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure

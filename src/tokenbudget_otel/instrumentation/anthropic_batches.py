@@ -15,7 +15,7 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import batches
 from tokenbudget_otel.instrumentation.batches import UNKNOWN, Tally, batches_of, request_of
-from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.meter import Meter

@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.forks import renew_after_fork
-from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.streams import LineReader
 from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Size

@@ -21,7 +21,7 @@ from tokenbudget_otel.instrumentation.bedrock_converse import (
     shown,
     whole_input,
 )
-from tokenbudget_otel.instrumentation.door import Body
+from tokenbudget_otel.instrumentation.endpoint import Body
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.instrumentation.provider import find

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.door import Body
+from tokenbudget_otel.instrumentation.endpoint import Body
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure
 from tokenbudget_otel.instrumentation.streams import TextCount

@@ -28,7 +28,8 @@ from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1
 from tokenbudget_otel.instrumentation.cohere_streams import EVENTS, LINES, as_events
 from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard, read_meta
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import get
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.door import Body
+from tokenbudget_otel.instrumentation.endpoint import Body
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.usage import TokenUsage
 

@@ -11,106 +11,19 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred, followed
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
-from tokenbudget_otel.instrumentation.content import Content, record_content
+from tokenbudget_otel.instrumentation.content import record_content
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
-from tokenbudget_otel.instrumentation.streams import ItemReader, LineReader, StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
-from tokenbudget_otel.meter import Meter, Size
-
-Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What a door knows of one endpoint or method.
-
-    Attributes:
-        operation: ``gen_ai.operation.name``.
-        size: the size of a request, from its body and its options.
-        attributes: span attributes of a request.
-        read: what a response says; given the SDK's object or plain JSON, and the request's body and provider.
-        stream: how a streamed body is read, given the request's body and provider; ``None`` where there is none.
-        items: makes the reader of a response that the SDK hands over item by item, from body and provider.
-        wants_usage: whether a stream reports usage only when ``stream_options.include_usage`` asks for it.
-        binary: what is known of a response that is not JSON, from the request's body.
-        lines: makes the reader of an answer that is a file, one JSON object a line, from the call that is under way.
-        billed: whether a request costs anything; budgets are not asked for one that does not.
-        commits: whether it costs nothing itself, but is the beginning of something that does: refused where a budget
-            has no room left, and nothing stays reserved.
-        quiet: whether it has a span only when it turns out to cost something.
-        content: how its messages are read, where content is captured.
-    """
-
-    operation: str
-    size: Callable[[Body, Any], Size]
-    attributes: Callable[[Body], Mapping[str, Any]]
-    read: Callable[[Any, Body, str], ResponseFacts]
-    stream: Callable[[Body, str], StreamFormat] | None = None
-    items: Callable[[Body, str], ItemReader] | None = None
-    wants_usage: bool = False
-    binary: Callable[[Body], ResponseFacts] | None = None
-    lines: Callable[[Opened], LineReader] | None = None
-    billed: bool = True
-    commits: bool = False
-    quiet: bool = False
-    content: Content | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who a client talks to: provider name by the conventions, and address; ``free`` where calls cost nothing."""
-
-    provider: str
-    host: str | None = None
-    port: int | None = None
-    free: bool = False
-
-
-class Opened:
-    """A call that is under way, and what its end needs to know.
-
-    Attributes:
-        key: what tells this request from another one that is sent while it is under way.
-        covers: whether every call that is made on the way to its answer is part of this one.
-        options: what the SDK is given in place of ``plain_options``, where a door changed the request.
-        billed_before: whether an earlier attempt may have been billed.
-        answer: what an answer was parsed from, kept for the case that the parser raises.
-    """
-
-    __slots__ = ("answer", "asked_usage", "base_url", "billed_before", "body", "call", "covers", "endpoint", "key",
-                 "options", "peer", "plain_options")  # fmt: skip
-
-    def __init__(
-        self,
-        call: LlmCall,
-        endpoint: Endpoint,
-        body: Body,
-        peer: Peer,
-        options: Any = None,
-        *,
-        key: Any = None,
-        covers: bool = False,
-    ) -> None:
-        self.call = call
-        self.endpoint = endpoint
-        self.body = body
-        self.peer = peer
-        self.options = self.plain_options = options
-        self.key = options if key is None else key
-        self.covers = covers
-        self.asked_usage = False
-        self.answer: Any = None
-        self.billed_before = False
-        self.base_url = ""
+from tokenbudget_otel.meter import Meter
 
 
 class Door:

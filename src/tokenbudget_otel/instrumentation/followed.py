@@ -15,18 +15,17 @@ import sys
 import types
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import wrapt
 
 from tokenbudget_otel.instrumentation import bodies, deferred
+from tokenbudget_otel.instrumentation.endpoint import Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
 from tokenbudget_otel.instrumentation.streams import ItemReader, conclude
-
-if TYPE_CHECKING:
-    from tokenbudget_otel.instrumentation.door import Door, Opened
+from tokenbudget_otel.instrumentation.telemetry import Telemetry
 
 _NO_STREAMS: Final = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, io.IOBase)
 
@@ -54,10 +53,22 @@ def is_stream(result: Any) -> bool:
     return hasattr(kind, "__iter__") and not hasattr(kind, "__len__") and not hasattr(kind, "__getitem__")
 
 
+class Ends(Protocol):
+    """What a watcher needs of the door that let its call in."""
+
+    telemetry: Telemetry
+
+    def failed(self, opened: Opened, error: BaseException) -> bool: ...
+
+    def finish(
+        self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None
+    ) -> None: ...
+
+
 class ItemWatcher:
     """Follows the items of one response and ends its call."""
 
-    def __init__(self, door: Door, opened: Opened, reader: ItemReader) -> None:
+    def __init__(self, door: Ends, opened: Opened, reader: ItemReader) -> None:
         self.done = False
         self.started = False
         self._door = door

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import followed
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
 from tokenbudget_otel.instrumentation.google_content import CONTENTS

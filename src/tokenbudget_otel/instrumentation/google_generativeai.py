@@ -22,7 +22,8 @@ import wrapt
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.content import Content, Messages
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.google_content import CONTENTS
 from tokenbudget_otel.instrumentation.google_requests import (

@@ -16,7 +16,8 @@ from typing import Any, Final
 import wrapt
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
 from tokenbudget_otel.instrumentation.google_content import INTERACTION
 from tokenbudget_otel.instrumentation.google_requests import interaction_attributes, interaction_size

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.door import Peer
+from tokenbudget_otel.instrumentation.endpoint import Peer
 from tokenbudget_otel.instrumentation.facts import get, text
 from tokenbudget_otel.instrumentation.google_requests import MEDIA, measured
 from tokenbudget_otel.instrumentation.google_usage import (

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.door import Body
+from tokenbudget_otel.instrumentation.endpoint import Body
 from tokenbudget_otel.instrumentation.facts import get, text
 from tokenbudget_otel.instrumentation.google_usage import count
 from tokenbudget_otel.instrumentation.sizing import Extent, MediaTokens, measure

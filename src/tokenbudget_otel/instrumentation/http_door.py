@@ -9,7 +9,8 @@ from typing import Any
 
 from tokenbudget_otel.instrumentation import aws_frames, bodies
 from tokenbudget_otel.instrumentation.content import capturing
-from tokenbudget_otel.instrumentation.door import Door, Opened
+from tokenbudget_otel.instrumentation.door import Door
+from tokenbudget_otel.instrumentation.endpoint import Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS
 from tokenbudget_otel.instrumentation.guard import log_once

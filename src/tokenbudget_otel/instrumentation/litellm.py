@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import followed
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened
+from tokenbudget_otel.instrumentation.door import Door
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNSENT_ERRORS
 from tokenbudget_otel.instrumentation.guard import log_once

@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Final
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import bodies, deferred
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
-from tokenbudget_otel.instrumentation.door import Door, Peer
+from tokenbudget_otel.instrumentation.door import Door
+from tokenbudget_otel.instrumentation.endpoint import Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.sizing import Extent, MediaTokens

@@ -24,7 +24,8 @@ from opentelemetry import trace
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content, mistralai_streams
 from tokenbudget_otel.instrumentation.attempts import note_attempt
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from tokenbudget_otel.instrumentation.door import Opened
+from tokenbudget_otel.instrumentation.endpoint import Opened
 
 under_way: Final[ContextVar[Opened | None]] = ContextVar("tokenbudget_call_under_way", default=None)
 """The call that a door has let in and the SDK is at work on. A second door behind the first (before the class of a

@@ -14,7 +14,7 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import batches
 from tokenbudget_otel.instrumentation.batches import UNKNOWN, Tally, batches_of, request_of
-from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.openai_streams import read_response
 from tokenbudget_otel.instrumentation.openai_usage import SERVER_TOOLS, chat_usage, image_usage, response_usage

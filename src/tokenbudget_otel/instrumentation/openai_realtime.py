@@ -19,7 +19,7 @@ import wrapt
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.content import capturing
-from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS
 from tokenbudget_otel.instrumentation.guard import log_once

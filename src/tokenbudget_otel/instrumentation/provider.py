@@ -40,7 +40,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import bodies, followed
 from tokenbudget_otel.instrumentation.content import Content
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, status_of, unsent
 from tokenbudget_otel.instrumentation.guard import log_once, logger

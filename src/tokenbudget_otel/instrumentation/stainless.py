@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, ClassVar
 
-from tokenbudget_otel.instrumentation.door import Body, Endpoint, Opened, Peer, refusals_only
+from tokenbudget_otel.instrumentation.door import refusals_only
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, UNSENT_ERRORS
 from tokenbudget_otel.instrumentation.guard import log_once

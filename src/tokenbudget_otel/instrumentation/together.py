@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.door import Body, Door, Endpoint
+from tokenbudget_otel.instrumentation.door import Door
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai import ENDPOINTS as OPENAI_ENDPOINTS

@@ -9,7 +9,7 @@ import pytest
 from live_rows import GEMINI, GOOGLE_USAGE, SPEECH, google_row, studio, vertex
 
 import tokenbudget_otel as tb
-from tokenbudget_otel.instrumentation.door import Peer
+from tokenbudget_otel.instrumentation.endpoint import Peer
 from tokenbudget_otel.instrumentation.google_live import GoogleLiveDoor, GoogleLiveSession, live_usage
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter

@@ -17,7 +17,7 @@ from live_rows import REALTIME, SILENCE, SPEECH, OpenAITalk, openai_row
 
 import tokenbudget_otel as tb
 from both_modes import settled
-from tokenbudget_otel.instrumentation.door import Peer
+from tokenbudget_otel.instrumentation.endpoint import Peer
 from tokenbudget_otel.instrumentation.openai_realtime import RealtimeDoor, RealtimeSession
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter

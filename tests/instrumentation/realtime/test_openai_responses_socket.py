@@ -15,7 +15,7 @@ from live_rows import ResponsesTalk, responses_row
 
 import tokenbudget_otel as tb
 from both_modes import settled
-from tokenbudget_otel.instrumentation.door import Peer
+from tokenbudget_otel.instrumentation.endpoint import Peer
 from tokenbudget_otel.instrumentation.openai import OpenAIInstrumentor
 from tokenbudget_otel.instrumentation.openai_realtime import ResponsesSession
 from tokenbudget_otel.meter import Meter
