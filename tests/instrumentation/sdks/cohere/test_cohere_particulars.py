@@ -3,6 +3,7 @@ retries inside the SDK, and clients for other platforms."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,6 +74,12 @@ def test_embeddings_of_many_texts_are_refused(make: Make, sim: Simulator, instru
         make(cohere.Client).embed(
             model="embed-v4.0", texts=texts, input_type="search_document", embedding_types=["float"]
         )
+    # The batches are sent from threads: the refusal of one may come out before another has arrived.
+    for _ in range(100):
+        if len(sim.requests) == 2:
+            break
+        time.sleep(0.05)
+    assert sim.settle()
     assert len(sim.requests) == 2
 
 
