@@ -17,12 +17,11 @@ from tokenbudget_otel.instrumentation.bedrock_converse import (
     FINISH_REASONS,
     MEDIA,
     converse_usage,
-    is_count,
     shown,
     whole_input,
 )
 from tokenbudget_otel.instrumentation.endpoint import Body
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, is_count, positive, text
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.instrumentation.provider import find
 from tokenbudget_otel.instrumentation.sizing import longest_cache_ttl, measure
@@ -129,7 +128,7 @@ def size(body: Body, params: Any) -> Size:
     if operation == RERANK:
         return Size(0, 0, extra=TokenUsage(rerank_searches=searches(body)[0]), expected_output_tokens=0)
     count = _first(body, PATHS[semconv.REQUEST_CHOICE_COUNT])
-    choices = count if is_count(count) and count > 0 else 1
+    choices = positive(count) or 1
     if operation == semconv.IMAGE_GENERATION:
         return Size(0, 0, extra=TokenUsage(output_images=choices), expected_output_tokens=0)
     fields, images = {}, 0
@@ -145,7 +144,7 @@ def size(body: Body, params: Any) -> Size:
     return Size(
         extent.likely(MEDIA),
         extent.bound(MEDIA),
-        max_output_tokens=most if is_count(most) and most > 0 else None,
+        max_output_tokens=positive(most),
         choices=choices,
         expected_output_tokens=0 if vectors else None,
         cache_write_ttl="none"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any, Final
 
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.content import Content, Messages, plain
-from tokenbudget_otel.instrumentation.facts import get, text
+from tokenbudget_otel.instrumentation.facts import get, listed, text
 from tokenbudget_otel.instrumentation.provider import find
 
 PROMPTS: Final = ("prompt", "inputText", "message")
@@ -24,7 +23,7 @@ ANSWERS: Final = (
 def blocks(given: Any) -> Messages:
     """Blocks of Converse as parts of a message: text as it is, tool calls and results, and the kind of all else."""
     parts: Messages = []
-    for block in _listed(given):
+    for block in listed(given):
         tool, result = get(block, "toolUse"), get(block, "toolResult")
         thought = get(block, "reasoningContent", "reasoningText", "text")
         if isinstance(words := get(block, "text"), str):
@@ -43,21 +42,17 @@ def blocks(given: Any) -> Messages:
 
 
 def _without_bytes(given: Any) -> Any:
-    return [block if get(block, "text") or get(block, "json") else {"type": _kind(block)} for block in _listed(given)]
+    return [block if get(block, "text") or get(block, "json") else {"type": _kind(block)} for block in listed(given)]
 
 
 def _kind(block: Any) -> str:
     return next(iter(block), "") if isinstance(block, dict) else ""
 
 
-def _listed(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list | tuple) else ()
-
-
 def _converse_request(body: Any) -> tuple[Messages, Messages]:
     return blocks(get(body, "system")), [
         {"role": text(get(message, "role")) or "user", "parts": blocks(get(message, "content"))}
-        for message in _listed(get(body, "messages"))
+        for message in listed(get(body, "messages"))
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.endpoint import Body
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, is_count, positive, text
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure
 from tokenbudget_otel.instrumentation.streams import TextCount
 from tokenbudget_otel.meter import Size
@@ -65,11 +65,6 @@ def whole_input(fresh: Any, *cached: Any) -> int | None:
     return fresh + sum(count for count in cached if is_count(count)) if is_count(fresh) else None
 
 
-def is_count(value: Any) -> bool:
-    """Whether a value can be a count of tokens."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 def _either(source: Any, *names: str) -> Any:
     return next((value for name in names if (value := get(source, name)) is not None), None)
 
@@ -111,7 +106,7 @@ def size(body: Body, _options: Any) -> Size:
     return Size(
         extent.likely(MEDIA),
         None if unseen else extent.bound(MEDIA),
-        max_output_tokens=most if is_count(most) and most > 0 else None,
+        max_output_tokens=positive(most),
         cache_write_ttl=None if unseen else longest_cache_ttl(system, messages, tools),
         text_only=not extent.others,
     )

@@ -30,7 +30,7 @@ from tokenbudget_otel.instrumentation.cohere_streams import EVENTS, LINES, as_ev
 from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard, read_meta
 from tokenbudget_otel.instrumentation.door import Door, refusals_only
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import get
+from tokenbudget_otel.instrumentation.facts import get, positive
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
@@ -64,11 +64,6 @@ PLATFORMS: Final = {
 # --- requests ----------------------------------------------------------------------------------------------------
 
 
-def _count(body: Body, name: str) -> int | None:
-    value = body.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
 _READ: Final = ("messages", "tools", "documents", "response_format", "message", "chat_history", "preamble", "prompt",
                 "tool_results", "text")  # fmt: skip
 
@@ -80,8 +75,8 @@ def _chat_size(body: Body, _options: Any) -> Size:
     return Size(
         extent.likely(MEDIA),
         None if unseen else extent.bound(MEDIA),
-        max_output_tokens=_count(body, "max_tokens"),
-        choices=_count(body, "num_generations") or 1,
+        max_output_tokens=positive(body.get("max_tokens")),
+        choices=positive(body.get("num_generations")) or 1,
         text_only=not (extent.images or extent.others),
     )
 

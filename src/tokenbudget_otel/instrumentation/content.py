@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from opentelemetry.context import Context
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.capture import Capture
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, listed, text
 from tokenbudget_otel.instrumentation.streams import EVERY_EVENT, StreamFormat, StreamReader
 
 EVENT_NAME: Final = "gen_ai.client.inference.operation.details"
@@ -124,7 +124,7 @@ def _words(content: Any) -> str:
     """The text of a piece of content, which may come in parts (Mistral's)."""
     if isinstance(content, str):
         return content
-    return "".join(words for part in _listed(content) if isinstance(words := get(part, "text"), str))
+    return "".join(words for part in listed(content) if isinstance(words := get(part, "text"), str))
 
 
 def _tool_call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
@@ -143,14 +143,10 @@ def plain(value: Any) -> Any:
     return plain(dump()) if callable(dump) else str(value)
 
 
-def _listed(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list | tuple) else ()
-
-
 def _chat_request(body: Any) -> tuple[Messages, Messages]:
     system: Messages = []
     messages: Messages = []
-    for message in _listed(body.get("messages")):
+    for message in listed(body.get("messages")):
         role = text(get(message, "role")) or "user"
         parts = said(get(message, "content"))
         if role in ("system", "developer"):
@@ -166,7 +162,7 @@ def _chat_request(body: Any) -> tuple[Messages, Messages]:
 def _tool_calls(message: Any) -> Messages:
     return [
         _tool_call(get(call, "id"), get(call, "function", "name"), get(call, "function", "arguments"))
-        for call in _listed(get(message, "tool_calls"))
+        for call in listed(get(message, "tool_calls"))
     ]
 
 
@@ -178,23 +174,23 @@ def _choices(data: Any) -> Messages:
             + _tool_calls(get(choice, "message")),
             "finish_reason": get(choice, "finish_reason"),
         }
-        for choice in _listed(get(data, "choices"))
+        for choice in listed(get(data, "choices"))
     ]
 
 
 def _chunks(events: list[Any]) -> Messages:
     found: dict[int, dict[str, Any]] = {}
     for event in events:
-        for choice in _listed(get(event, "choices")):
+        for choice in listed(get(event, "choices")):
             message = found.setdefault(
                 get(choice, "index") or 0, {"content": "", "thought": "", "calls": {}, "reason": None}
             )
             delta = get(choice, "delta")
             message["content"] += _words(get(delta, "content") or get(delta, "refusal") or get(choice, "text"))
-            for part in _listed(get(delta, "content")):
+            for part in listed(get(delta, "content")):
                 message["thought"] += _words(get(part, "thinking"))
             message["reason"] = get(choice, "finish_reason") or message["reason"]
-            for call in _listed(get(delta, "tool_calls")):
+            for call in listed(get(delta, "tool_calls")):
                 whole = message["calls"].setdefault(
                     get(call, "index") or 0, {"id": None, "name": None, "arguments": ""}
                 )
@@ -226,7 +222,7 @@ def _response_request(body: Any) -> tuple[Messages, Messages]:
 
 def _items(items: Any) -> Messages:
     messages: Messages = []
-    for item in _listed(items):
+    for item in listed(items):
         kind = get(item, "type") or "message"
         if kind == "message":
             messages.append({"role": get(item, "role") or "assistant", "parts": said(get(item, "content"))})
@@ -256,7 +252,7 @@ def _response_events(events: list[Any]) -> Messages:
 def _message_request(body: Any) -> tuple[Messages, Messages]:
     return said(body.get("system")), [
         {"role": text(get(message, "role")) or "user", "parts": said(get(message, "content"))}
-        for message in _listed(body.get("messages"))
+        for message in listed(body.get("messages"))
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,3 +65,18 @@ def get(source: Any, *path: str) -> Any:
 def text(value: Any) -> str | None:
     """``value`` if it is a string with something in it."""
     return value if isinstance(value, str) and value else None
+
+
+def is_count(value: Any) -> bool:
+    """Whether ``value`` can be a count: a whole number that is not negative, and no boolean."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def positive(value: Any) -> int | None:
+    """``value`` if it is a limit or a number of things: a count above zero."""
+    return value if is_count(value) and value > 0 else None
+
+
+def listed(value: Any) -> Iterable[Any]:
+    """``value`` if it is a list, and nothing otherwise."""
+    return value if isinstance(value, list | tuple) else ()

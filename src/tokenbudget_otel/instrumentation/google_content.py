@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tokenbudget_otel.instrumentation.content import Content, Messages, plain
 from tokenbudget_otel.instrumentation.facts import get, text
-from tokenbudget_otel.instrumentation.google_usage import finish_reason
+from tokenbudget_otel.instrumentation.google_usage import finish_reason, listed
 
 
 def parts(content: Any) -> Messages:
@@ -15,7 +15,7 @@ def parts(content: Any) -> Messages:
     if isinstance(content, str):
         return [{"type": "text", "content": content}] if content else []
     made: Messages = []
-    for part in _listed(get(content, "parts")):
+    for part in listed(get(content, "parts")):
         words = get(part, "text")
         call, answer = get(part, "functionCall"), get(part, "functionResponse")
         if call is not None:
@@ -43,14 +43,14 @@ def parts(content: Any) -> Messages:
 def _request(body: Any) -> tuple[Messages, Messages]:
     contents = body.get("contents")
     return parts(body.get("systemInstruction")), [
-        {"role": text(get(content, "role")) or "user", "parts": parts(content)} for content in _listed(contents)
+        {"role": text(get(content, "role")) or "user", "parts": parts(content)} for content in listed(contents)
     ]
 
 
 def _response(data: Any) -> Messages:
     return [
         {"role": "assistant", "parts": parts(get(candidate, "content")), "finish_reason": finish_reason(candidate)}
-        for candidate in _listed(get(data, "candidates"))
+        for candidate in listed(get(data, "candidates"))
     ]
 
 
@@ -59,7 +59,7 @@ def _chunks(chunks: list[Any]) -> Messages:
     for item in chunks:
         body = get(item, "body")  # the API client hands a chunk over as the text of its JSON
         chunk = json.loads(body) if isinstance(body, str) else item
-        for candidate in _listed(get(chunk, "candidates")):
+        for candidate in listed(get(chunk, "candidates")):
             index = get(candidate, "index")
             message = found.setdefault(
                 index if isinstance(index, int) else 0, {"role": "assistant", "parts": [], "finish_reason": None}
@@ -88,13 +88,13 @@ def _said(content: Any) -> Messages:
         {"type": "text", "content": get(part, "text")}
         if isinstance(get(part, "text"), str)
         else {"type": str(get(part, "type"))}
-        for part in _listed(content)
+        for part in listed(content)
     ]
 
 
 def _steps(steps: Any) -> Messages:
     messages: Messages = []
-    for step in _listed(steps):
+    for step in listed(steps):
         kind = str(get(step, "type"))
         if kind == "function_call":
             call = {"type": "tool_call", "id": get(step, "id"), "name": get(step, "name")}
@@ -108,7 +108,7 @@ def _steps(steps: Any) -> Messages:
         elif isinstance(get(step, "text"), str):  # a plain part of the user's message
             messages.append({"role": "user", "parts": _said([step])})
         elif kind == "thought":
-            summary = "".join(str(get(part, "text") or "") for part in _listed(get(step, "summary")))
+            summary = "".join(str(get(part, "text") or "") for part in listed(get(step, "summary")))
             messages.append({"role": "assistant", "parts": [{"type": "reasoning", "content": summary}]})
         else:
             messages.append({"role": "assistant", "parts": [{"type": kind}]})
@@ -134,11 +134,7 @@ def _interaction_events(events: list[Any]) -> Messages:
 
 
 def _joined(content: Any) -> str:
-    return "".join(str(get(part, "text") or "") for part in _listed(content))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return "".join(str(get(part, "text") or "") for part in listed(content))
 
 
 CONTENTS: Final = Content(_request, _response, _chunks)

@@ -212,7 +212,7 @@ def interaction_usage(usage: Any, model: str) -> TokenUsage | None:
     written, thoughts = count(get(usage, "total_output_tokens")), count(get(usage, "total_thought_tokens"))
     total = count(get(usage, "total_tokens"))
     asked = 0
-    for grounding in _listed(get(usage, "grounding_tool_count")):
+    for grounding in listed(get(usage, "grounding_tool_count")):
         if get(grounding, "type") == "google_search":
             asked += count(get(grounding, "count")) or 0
     counts: dict[str, Any] = {
@@ -234,5 +234,6 @@ def interaction_usage(usage: Any, model: str) -> TokenUsage | None:
     return TokenUsage.reading(counts) or None
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """``value`` if it is a list of JSON, and nothing otherwise."""
     return value if isinstance(value, list) else []

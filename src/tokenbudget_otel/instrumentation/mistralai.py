@@ -26,7 +26,7 @@ from tokenbudget_otel.instrumentation import content, mistralai_streams
 from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.door import Door, refusals_only
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
@@ -77,10 +77,6 @@ MOST_AUDIO_SECONDS: Final = 3 * 3_600
 # --- requests ----------------------------------------------------------------------------------------------------
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
 def _completion_size(body: Body, _options: Any) -> Size:
     extent = measure(*(body.get(part) for part in ("messages", "prompt", "suffix", "tools", "response_format")))
     # What an agent was told when it was made is not in the request.
@@ -88,8 +84,8 @@ def _completion_size(body: Body, _options: Any) -> Size:
     return Size(
         extent.likely(MEDIA),
         bound,
-        max_output_tokens=_count(body.get("max_tokens")),
-        choices=_count(body.get("n")) or 1,
+        max_output_tokens=positive(body.get("max_tokens")),
+        choices=positive(body.get("n")) or 1,
         text_only=not extent.others,
     )
 
@@ -102,7 +98,7 @@ def _conversation_size(body: Body, options: Any) -> Size:
     return Size(
         extent.likely(MEDIA),
         extent.bound(MEDIA) if seen else None,
-        max_output_tokens=_count(get(body.get("completion_args"), "max_tokens")),
+        max_output_tokens=positive(get(body.get("completion_args"), "max_tokens")),
         text_only=seen and not extent.others,
     )
 
@@ -120,7 +116,7 @@ def _document_size(body: Body, _options: Any) -> Size:
 
 
 def _transcription_size(body: Body, _options: Any) -> Size:
-    size = _count(body.get(UPLOADED))
+    size = positive(body.get(UPLOADED))
     most = MOST_AUDIO_SECONDS if size is None else min(size // LEAST_AUDIO_RATE + 1, MOST_AUDIO_SECONDS)
     likely = 60 if size is None else size // USUAL_AUDIO_RATE + 1
     return Size(
@@ -173,7 +169,7 @@ def _attributes(body: Body) -> Mapping[str, Any]:
             attributes[semconv.OUTPUT_TYPE] = _OUTPUT_TYPES[form]
     if body.get("stream") is True:
         attributes[semconv.REQUEST_STREAM] = True
-    if (choices := _count(body.get("n"))) is not None and choices != 1:
+    if (choices := positive(body.get("n"))) is not None and choices != 1:
         attributes[semconv.REQUEST_CHOICE_COUNT] = choices
     return attributes
 

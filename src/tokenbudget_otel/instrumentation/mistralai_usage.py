@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.endpoint import Body
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, is_count, text
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.usage import TokenUsage
 
@@ -41,18 +41,14 @@ def conversation_usage(usage: Any) -> TokenUsage | None:
     prompt, completion, total = (get(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
     found = get(usage, "connector_tokens")
     counts: dict[str, Any] = {"input_tokens": prompt, "output_tokens": completion, "tool_use_input_tokens": found}
-    if _count(prompt) and _count(found):
-        inside = _count(total) and _count(completion) and total < prompt + found + completion
+    if is_count(prompt) and is_count(found):
+        inside = is_count(total) and is_count(completion) and total < prompt + found + completion
         counts["input_tokens"] = prompt if inside else prompt + found
     calls = get(usage, "connectors")
     for name, number in calls.items() if isinstance(calls, Mapping) else ():
-        if (unit := CONNECTORS.get(name)) is not None and _count(number):
+        if (unit := CONNECTORS.get(name)) is not None and is_count(number):
             counts[unit] = counts.get(unit, 0) + number
     return TokenUsage.reading(counts) or None
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def transcription_usage(usage: Any) -> TokenUsage | None:

@@ -17,7 +17,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.guard import logger, tell_once
 from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
 from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
@@ -110,8 +110,8 @@ def _chat_size(body: Body, _options: Any) -> Size:
     return Size(
         extent.likely(MEDIA),
         extent.bound(MEDIA),
-        max_output_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
-        choices=_count(body, "n") or 1,
+        max_output_tokens=positive(body.get("max_completion_tokens")) or positive(body.get("max_tokens")),
+        choices=positive(body.get("n")) or 1,
         text_only=not (extent.images or extent.others or body.get("audio")),
         extra=TokenUsage(web_searches=1) if searched(body, PROVIDER) else None,
     )
@@ -121,9 +121,9 @@ def _completion_size(body: Body, _options: Any) -> Size:
     prompt = body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     extent = measure(prompt, body.get("suffix"))
-    choices = max(_count(body, "n") or 1, _count(body, "best_of") or 1)
+    choices = max(positive(body.get("n")) or 1, positive(body.get("best_of")) or 1)
     # 16 is the API's own default for max_tokens of legacy completions.
-    most = _count(body, "max_tokens") or 16
+    most = positive(body.get("max_tokens")) or 16
     return Size(extent.likely(MEDIA), extent.bound(MEDIA), most, prompts * choices, text_only=True)
 
 
@@ -134,11 +134,11 @@ def _response_size(body: Body, _options: Any) -> Size:
     # goes for what server-side tools feed back into the model.
     unseen = any(body.get(name) for name in ("previous_response_id", "conversation", "prompt"))
     server_tools = [tool for tool in body.get("tools") or () if get(tool, "type") not in ("function", "custom")]
-    searches = _count(body, "max_tool_calls") if server_tools else None
+    searches = positive(body.get("max_tool_calls")) if server_tools else None
     return Size(
         extent.likely(MEDIA),
         None if unseen or server_tools else extent.bound(MEDIA),
-        max_output_tokens=_count(body, "max_output_tokens"),
+        max_output_tokens=positive(body.get("max_output_tokens")),
         text_only=not (extent.images or extent.others or server_tools or unseen),
         extra=TokenUsage(web_searches=searches) if searches and _searches(server_tools) else None,
     )
@@ -162,7 +162,7 @@ def _embedding_size(body: Body, _options: Any) -> Size:
 
 def _image_size(body: Body, options: Any) -> Size:
     extent = measure(body.get("prompt"))
-    images = _count(body, "n") or 1
+    images = positive(body.get("n")) or 1
     pictures = len(options.files or ())
     bound = extent.bound(MEDIA)
     return Size(
@@ -209,11 +209,6 @@ def _speech_size(body: Body, _options: Any) -> Size:
     return Size(extent.likely(MEDIA), extent.bound(MEDIA), extra=TokenUsage(input_characters=len(said)))
 
 
-def _count(body: Body, name: str) -> int | None:
-    value = body.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
 _SAMPLING: Final = (
     (semconv.REQUEST_TEMPERATURE, "temperature", (int, float)),
     (semconv.REQUEST_TOP_P, "top_p", (int, float)),
@@ -245,7 +240,7 @@ def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
         attributes[semconv.REQUEST_STOP_SEQUENCES] = (stop,)
     elif isinstance(stop, list) and all(isinstance(one, str) for one in stop):
         attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stop)
-    if (choices := _count(body, "n")) is not None and choices != 1:
+    if (choices := positive(body.get("n"))) is not None and choices != 1:
         attributes[semconv.REQUEST_CHOICE_COUNT] = choices
     if (effort := text(get(body.get("reasoning"), "effort"))) is not None:
         attributes[semconv.REQUEST_REASONING_LEVEL] = effort

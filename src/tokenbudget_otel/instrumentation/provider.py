@@ -42,7 +42,7 @@ from tokenbudget_otel.instrumentation import bodies, followed
 from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.door import Door, refusals_only
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, status_of, unsent
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.hosts import provider_of
@@ -258,7 +258,7 @@ class Method:
 
     def _size(self, body: Body, _options: Any) -> Size:
         extent = measure(*(self.found(body, path) for path in self.input))
-        most, choices = _count(self.found(body, self.max_output_tokens)), _count(self.found(body, self.choices))
+        most, choices = positive(self.found(body, self.max_output_tokens)), positive(self.found(body, self.choices))
         return Size(
             extent.likely(self.media),
             extent.bound(self.media),
@@ -275,7 +275,7 @@ class Method:
                 value = body.get(argument)
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     attributes[name] = value
-        if (most := _count(self.found(body, self.max_output_tokens))) is not None:
+        if (most := positive(self.found(body, self.max_output_tokens))) is not None:
             attributes[semconv.REQUEST_MAX_TOKENS] = most
         if body.get("stream") is True:
             attributes[semconv.REQUEST_STREAM] = True
@@ -376,10 +376,6 @@ def find(source: Any, path: Field) -> Any:
 def _several(fields: Any) -> tuple[Field, ...]:
     """One field or several."""
     return tuple(fields) if isinstance(fields, tuple | list) else () if fields is None else (fields,)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 # --- the provider ------------------------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, ClassVar
 
+from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.door import refusals_only
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import text
-from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, UNSENT_ERRORS
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
-from tokenbudget_otel.instrumentation.nesting import part_of_another, under_way
+from tokenbudget_otel.instrumentation.nesting import part_of_another
 
 
 class StainlessDoor(HttpDoor):
@@ -131,15 +131,7 @@ def _noting_attempts(retry: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(retry)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        opened = under_way.get()
-        if opened is not None:
-            response = kwargs.get("response")
-            failed = sys.exc_info()[1]
-            opened.billed_before = opened.billed_before or not (
-                response.status_code in UNBILLED_STATUS
-                if response is not None
-                else type(failed).__name__ in UNSENT_ERRORS
-            )
+        note_attempt(kwargs.get("response"), sys.exc_info()[1])
         return retry(self, *args, **kwargs)
 
     return wrapper
