@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tokenbudget_otel.budgets import Amount, Balance, Claim, Gone, Granted, Ledger, LedgerConflict, Refused
+from tokenbudget_otel.budgets import Amount, Balance, Claim, Gone, Granted, Ledger, LedgerConflict, Limits, Refused
 
 from .budget_ledgers import Clock
 
@@ -335,6 +335,17 @@ class TestLookingInside:
         (hold,) = ledger.holds("b")
         assert (hold.created, hold.expires) == (clock.now, clock.now + 60)
         assert [claim.key for claim in hold.claims] == ["a", "b"]
+        assert [claim[1:4] for claim in hold.claims] == [(5, 0, 1), (5, 0, 1)]
+
+    def test_owner(self, ledger):
+        ledger.reserve("1", [usd("a", 5)], 60, None, "host:1 openai gpt-5")
+        ledger.reserve("2", [usd("b", 5)], 60)
+        assert [hold.owner for hold in ledger.holds()] == ["host:1 openai gpt-5", ""]
+
+    def test_several_at_once(self, ledger):
+        ledger.charge("1", Amount(1), [Claim("a"), Claim("b")])
+        assert ledger.read(["b", "never", "a"]) == (Balance("b", 1, 0, 1), Balance("never"), Balance("a", 1, 0, 1))
+        assert ledger.read([]) == ()
 
     def test_balances_by_prefix(self, ledger):
         ledger.charge("1", Amount(1), [Claim("a|1"), Claim("a|2"), Claim("b|1")])
@@ -348,6 +359,150 @@ class TestLookingInside:
         assert [each.key for each in ledger.balances()] == ["busy"]
         ledger.settle("2", Amount(1))
         assert ledger.balances() == ()
+
+
+class TestRenew:
+    def test_lives_longer_and_never_shorter(self, ledger, clock):
+        ledger.reserve("a", [usd("k", 1)], 60)
+        ledger.reserve("b", [usd("k", 1)], 600)
+        ledger.reserve("settled", [usd("k", 1)], 600)
+        ledger.settle("settled", Amount(1))
+        clock.on(50)
+        assert set(ledger.renew(["a", "b", "settled", "never"], 60)) == {"settled", "never"}
+        assert [hold.expires - clock.now for hold in ledger.holds()] == [60, 550]
+        clock.on(59)
+        assert ledger.expire() == ()
+        clock.on(1)
+        assert ledger.expire() == ("a",)
+        assert ledger.renew(["a"], 60) == ("a",)
+
+    def test_of_nothing(self, ledger):
+        assert ledger.renew([], 60) == ()
+
+
+class TestApart:
+    """Keys that record another amount than the call's: the tokens of one type only."""
+
+    def test_a_settlement(self, ledger):
+        claims = [Claim("all", 50, 500, 1), Claim("output", 50, 100, 1)]
+        ledger.reserve("h", claims, 60)
+        apart = {"output": Amount(40, 80)}
+        assert ledger.settle("h", Amount(40, 400), claims, apart) == "done"
+        assert ledger.settle("h", Amount(40, 400), claims, apart) == "replayed"
+        assert ledger.balances() == (Balance("all", 40, 400, 1), Balance("output", 40, 80, 1))
+        with pytest.raises(LedgerConflict):
+            ledger.settle("h", Amount(40, 400), claims, {"output": Amount(40, 81)})
+
+    def test_of_an_unknown_hold_and_of_an_unknown_price(self, ledger):
+        claims = [Claim("all", 50, 500, 1), Claim("output", 70, 100, 1)]
+        assert ledger.settle("h", Amount(None, 400), claims, {"output": Amount(None, 80)}) == "late"
+        assert ledger.balances() == (Balance("all", 50, 400, 1), Balance("output", 70, 80, 1))
+
+    def test_of_a_hold_that_ran_out(self, ledger, clock):
+        claims = [Claim("all", 50, 500, 1), Claim("output", 50, 100, 1)]
+        ledger.reserve("h", claims, 60)
+        clock.on(60)
+        ledger.expire()
+        assert ledger.settle("h", Amount(40, 400), claims, {"output": Amount(40, 80)}) == "late"
+        assert ledger.balances() == (Balance("all", 40, 400, 1), Balance("output", 40, 80, 1))
+
+    def test_a_charge(self, ledger):
+        claims = [Claim("all"), Claim("output")]
+        assert ledger.charge("c", Amount(40, 400), claims, {"output": Amount(40, 80)}) == "done"
+        assert ledger.charge("c", Amount(40, 400), claims, {"output": Amount(40, 80)}) == "replayed"
+        with pytest.raises(LedgerConflict):
+            ledger.charge("c", Amount(40, 400), claims)
+        assert ledger.balances() == (Balance("all", 40, 400, 1), Balance("output", 40, 80, 1))
+
+    def test_nothing_negative(self, ledger):
+        with pytest.raises(ValueError, match="less than nothing"):
+            ledger.charge("c", Amount(4), [Claim("k")], {"k": Amount(-1)})
+
+
+class TestOlderKeys:
+    """Rolling windows: what was spent in earlier parts counts, and is booked nowhere else."""
+
+    def test_count_against_the_limit(self, ledger):
+        ledger.charge("1", Amount(40, 4), [Claim("w|1")])
+        ledger.reserve("2", [usd("w|2", 30)], 60)
+        claim = usd("w|3", 20, 100, older=("w|1", "w|2", "w|0"))
+        assert ledger.reserve("3", [claim], 60) == Granted()
+        refused = ledger.reserve("4", [claim], 60)
+        assert isinstance(refused, Refused)
+        assert refused.shortages[0].balance == Balance("w|3", 40, 4, 1, 50, 0, 2)
+        assert refused.shortages[0].claim.limit_nano_usd == 100
+        assert ledger.reserve("5", [claim._replace(older=("w|2",))], 60) == Granted()
+        assert [each.key for each in ledger.balances()] == ["w|1", "w|2", "w|3"]
+
+    def test_are_checked_when_more_is_asked_for(self, ledger):
+        ledger.charge("1", Amount(40), [Claim("w|1")])
+        claim = usd("w|2", 20, 100, older=("w|1",))
+        ledger.reserve("h", [claim], 60)
+        assert isinstance(ledger.extend("h", "1", [claim._replace(nano_usd=41, calls=0)]), Refused)
+        assert ledger.extend("h", "1", [claim._replace(nano_usd=40, calls=0)]) == Granted()
+
+
+class TestLimitsSetFromOutside:
+    def test_replace_those_of_the_request(self, ledger):
+        claim = Claim("k", 50, 5, 1, limit_nano_usd=10, limit_tokens=10, policy="p")
+        assert isinstance(ledger.reserve("1", [claim], 60), Refused)
+        ledger.set_limits("p", Limits(nano_usd=60))
+        assert ledger.limits() == {"p": Limits(nano_usd=60)}
+        assert ledger.reserve("1", [claim], 60) == Granted()
+        refused = ledger.reserve("2", [claim], 60)
+        assert isinstance(refused, Refused)
+        assert refused.shortages[0].claim[4:7] == (60, 10, None)
+        ledger.set_limits("p", Limits(200, 10))
+        assert ledger.reserve("2", [claim], 60) == Granted()
+        ledger.set_limits("p", None)
+        assert isinstance(ledger.reserve("3", [claim], 60), Refused)
+        assert ledger.limits() == {}
+
+    def test_of_another_policy_do_not_matter(self, ledger):
+        ledger.set_limits("other", Limits(0, 0, 0))
+        ledger.set_limits("", Limits(0, 0, 0))
+        assert ledger.reserve("1", [usd("k", 5, 10, policy="p")], 60) == Granted()
+
+    def test_a_share_of_the_limit(self, ledger):
+        claim = usd("k", 40, 100, policy="p")
+        most = claim._replace(per_mille=800)
+        assert ledger.reserve("1", [claim, most], 60) == Granted()
+        assert ledger.reserve("2", [claim, most], 60) == Granted()
+        refused = ledger.reserve("3", [claim._replace(nano_usd=5), most._replace(nano_usd=5)], 60)
+        assert isinstance(refused, Refused)
+        assert [each.claim.limit_nano_usd for each in refused.shortages] == [80]
+        ledger.set_limits("p", Limits(nano_usd=110))
+        assert ledger.reserve("3", [claim._replace(nano_usd=5), most._replace(nano_usd=5)], 60) == Granted()
+
+    def test_bind_an_extension(self, ledger):
+        claim = usd("k", 40, 100, policy="p")
+        ledger.reserve("h", [claim], 60)
+        ledger.set_limits("p", Limits(nano_usd=50))
+        assert isinstance(ledger.extend("h", "1", [claim._replace(nano_usd=11, calls=0)]), Refused)
+        assert ledger.extend("h", "1", [claim._replace(nano_usd=10, calls=0)]) == Granted()
+
+
+class TestForAllProcesses:
+    def test_a_mark_is_made_once(self, ledger, clock):
+        assert ledger.first("alert|k|0.8", clock.now + 60)
+        assert not ledger.first("alert|k|0.8", clock.now + 60)
+        assert ledger.first("alert|k|0.9")
+        clock.on(59)
+        assert not ledger.first("alert|k|0.8", clock.now + 60)
+        assert not ledger.first("alert|k|0.9")
+
+    def test_descriptions(self, ledger):
+        assert ledger.declared() == {}
+        ledger.declare("a", '{"limit_usd": 1}')
+        ledger.declare("b", "{}")
+        ledger.declare("a", '{"limit_usd": 2}')
+        assert ledger.declared() == {"a": '{"limit_usd": 2}', "b": "{}"}
+
+    def test_the_largest_number(self, ledger):
+        claim = Claim("k", ledger.largest // 2, limit_nano_usd=ledger.largest)
+        assert ledger.reserve("h", [claim], 60) == Granted()
+        ledger.settle("h", Amount(ledger.largest // 2 - 1, 1))
+        assert ledger.balance("k").spent_nano_usd == ledger.largest // 2 - 1
 
 
 @LENIENT

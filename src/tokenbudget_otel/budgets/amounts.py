@@ -43,6 +43,9 @@ class Estimate:
         worst_case: an upper bound. What budgets of mode ``worst_case`` reserve.
         input: the part that is spent as soon as the request is read, whatever comes back; for holds that
             run out under ``on_expiry="charge_input"``.
+        input_tokens: how many of the tokens are input, likely and at most; ``None`` where that is not told.
+        assumed: the same two amounts at the dearest prices of the provider, where the price is not known and a
+            budget is to assume those.
 
     >>> Estimate(expected=Amount(2_000_000, 500), worst_case=Amount(9_000_000, 4096)).worst_case.tokens
     4096
@@ -51,6 +54,29 @@ class Estimate:
     expected: Amount
     worst_case: Amount
     input: Amount | None = None
+    input_tokens: tuple[int, int] | None = None
+    assumed: tuple[Amount, Amount] | None = None
+
+    def amount(self, mode: str) -> Amount:
+        """The amount that a budget of ``mode`` reserves.
+
+        >>> Estimate(Amount(2, 500), Amount(9, 4096)).amount("worst_case").nano_usd
+        9
+        """
+        return self.expected if mode == "expected" else self.worst_case
+
+    def tokens_of(self, token_type: str, mode: str) -> int:
+        """How many tokens of a type a budget of ``mode`` reserves: those read from or written to a cache may be
+        all of the input, those of reasoning all of the output.
+
+        >>> Estimate(Amount(2, 500), Amount(9, 4096), input_tokens=(400, 1096)).tokens_of("output", "worst_case")
+        3000
+        """
+        tokens = self.amount(mode).tokens
+        if token_type == "all" or self.input_tokens is None:
+            return tokens
+        read = self.input_tokens[mode != "expected"]
+        return tokens - read if token_type in ("output", "reasoning") else read
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +89,7 @@ class Call:
         tags: the tags in force (:func:`tokenbudget_otel.tags.current_tags`).
         context: the OpenTelemetry context the call is made in; ``None`` for the current one.
         operation: ``chat``, ``embeddings`` …, where known.
+        api_key: what tells the API key from others without giving it away: its last four characters and a few digits of its hash; ``""`` where it is not known.
 
     >>> Call("openai", "gpt-5", {"tenant": "acme"}).model
     'gpt-5'
@@ -73,3 +100,4 @@ class Call:
     tags: Mapping[str, str] = field(default_factory=dict)
     context: Context | None = None
     operation: str | None = None
+    api_key: str = ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final, Literal
 
 from tokenbudget_otel.budgets.amounts import Amount
 from tokenbudget_otel.budgets.ledger import (
@@ -16,10 +17,12 @@ from tokenbudget_otel.budgets.ledger import (
     Gone,
     Granted,
     LedgerConflict,
+    Limits,
     OpenHold,
     Outcome,
     Refused,
     Shortage,
+    checked,
     distinct,
     payload,
 )
@@ -73,6 +76,7 @@ class _Lease:
 
     __slots__ = (
         "actual",
+        "apart",
         "asked",
         "booked",
         "claims",
@@ -81,6 +85,7 @@ class _Lease:
         "expires",
         "id",
         "on_expiry",
+        "owner",
         "state",
         "steps",
     )
@@ -94,7 +99,9 @@ class _Lease:
         self.state: _State = "reserved"
         self.ended = 0.0
         self.on_expiry: Amount | None = None
+        self.owner = ""
         self.actual: Amount | None = None
+        self.apart: Mapping[str, Amount] = {}
         self.booked: tuple[tuple[int, int, int], ...] = ()
         self.steps: dict[str, dict[str, tuple[int, int, int]]] | None = None
 
@@ -126,6 +133,11 @@ class MemoryLedger:
     (30, 0)
     """
 
+    blocking: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
+    largest: ClassVar[int] = sys.maxsize
+    """Integers have no end here; a limit has to have one somewhere, so that it can be moved to another ledger."""
+
     # A plain lock, taken for a few microseconds: nothing under it calls out, logs or waits. Garbage collection
     # may run on a thread that is inside; whoever settles from a finaliser must hand that to another thread.
 
@@ -153,6 +165,9 @@ class MemoryLedger:
         self._expired: OrderedDict[str, _Lease] = OrderedDict()
         self._deadlines: list[tuple[float, str]] = []  # a heap; may name holds that have ended since
         self._window_ends: list[tuple[float, str]] = []  # a heap
+        self._limits: dict[str, Limits] = {}
+        self._marks: dict[str, float | None] = {}
+        self._declared: dict[str, str] = {}
         self.dropped = 0
         """How many keys had to give way to ``max_keys``. Their budgets began anew."""
 
@@ -162,7 +177,7 @@ class MemoryLedger:
     # -- the operations of the contract ------------------------------------------------------------------
 
     def reserve(
-        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None
+        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None, owner: str = ""
     ) -> Granted | Refused:
         """See :meth:`.Ledger.reserve`."""
         counted = distinct(claims)
@@ -180,6 +195,7 @@ class MemoryLedger:
                 return Refused(tuple(refused))
             lease = self._open[hold_id] = _Lease(hold_id, counted, now, expires)
             lease.on_expiry = on_expiry
+            lease.owner = owner
             self._hold(counted)
             heapq.heappush(self._deadlines, (expires, hold_id))
             if len(self._deadlines) > 64 + 2 * len(self._open):
@@ -225,21 +241,40 @@ class MemoryLedger:
                 heapq.heappush(self._deadlines, (lease.expires, hold_id))
         return Granted(tuple(over), replayed=done is not None)
 
-    def settle(self, hold_id: str, actual: Amount, claims: Sequence[Claim] = ()) -> Outcome:
+    def renew(self, hold_ids: Sequence[str], ttl: float) -> tuple[str, ...]:
+        """See :meth:`.Ledger.renew`."""
+        now = self._clock()
+        gone = []
+        with self._lock:
+            self._tidy(now)
+            for hold_id in hold_ids:
+                lease = self._open.get(hold_id)
+                if lease is None:
+                    gone.append(hold_id)
+                elif lease.expires < now + ttl:
+                    lease.expires = now + ttl
+                    heapq.heappush(self._deadlines, (lease.expires, hold_id))
+        return tuple(gone)
+
+    def settle(
+        self, hold_id: str, actual: Amount, claims: Sequence[Claim] = (), apart: Mapping[str, Amount] | None = None
+    ) -> Outcome:
         """See :meth:`.Ledger.settle`."""
-        _check_actual(actual)
+        checked(actual, apart)
         now = self._clock()
         with self._lock:
             lease = self._open.pop(hold_id, None)
             if lease is not None:
+                lease.apart = apart or {}
                 self._end(lease, "settled", actual, now)
                 return "done"
             lease = self._ended.get(hold_id)
             if lease is not None and lease.state != "released":
-                if lease.actual != actual or lease.state == "adjusted":
+                if lease.actual != actual or lease.apart != (apart or {}) or lease.state == "adjusted":
                     raise LedgerConflict(f"hold {hold_id!r} was settled with {lease.actual!r}, not {actual!r}")
                 return "replayed"
             lease = lease or self._expired.pop(hold_id, None) or _Lease(hold_id, distinct(claims), now, now)
+            lease.apart = apart or {}
             self._book(lease, "settled", actual, now)
             return "late"
 
@@ -258,14 +293,16 @@ class MemoryLedger:
             lease = self._ended.get(hold_id)
             return "replayed" if lease is not None and lease.state == "released" else "ignored"
 
-    def charge(self, entry_id: str, actual: Amount, claims: Sequence[Claim]) -> Outcome:
+    def charge(
+        self, entry_id: str, actual: Amount, claims: Sequence[Claim], apart: Mapping[str, Amount] | None = None
+    ) -> Outcome:
         """See :meth:`.Ledger.charge`."""
-        _check_actual(actual)
-        return self._record(entry_id, "settled", actual, claims)
+        checked(actual, apart)
+        return self._record(entry_id, "settled", actual, claims, apart or {})
 
     def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
         """See :meth:`.Ledger.adjust`. This ledger keeps no history, and so no reasons."""
-        return self._record(entry_id, "adjusted", delta, claims)
+        return self._record(entry_id, "adjusted", delta, claims, {})
 
     def expire(self, at_most: int | None = None) -> tuple[str, ...]:
         """See :meth:`.Ledger.expire`."""
@@ -274,9 +311,13 @@ class MemoryLedger:
 
     def balance(self, key: str) -> Balance:
         """See :meth:`.Ledger.balance`."""
+        return self.read((key,))[0]
+
+    def read(self, keys: Sequence[str]) -> tuple[Balance, ...]:
+        """See :meth:`.Ledger.read`."""
         with self._lock:
             self._tidy(self._clock())
-            return self._counters.get(key, _UNUSED).balance(key)
+            return tuple([self._counters.get(key, _UNUSED).balance(key) for key in keys])
 
     def balances(self, prefix: str = "") -> tuple[Balance, ...]:
         """See :meth:`.Ledger.balances`."""
@@ -289,7 +330,10 @@ class MemoryLedger:
         """See :meth:`.Ledger.holds`."""
         with self._lock:
             self._tidy(self._clock())
-            found = [OpenHold(each.id, tuple(each.claims), each.created, each.expires) for each in self._open.values()]
+            found = [
+                OpenHold(each.id, tuple(each.claims), each.created, each.expires, each.owner)
+                for each in self._open.values()
+            ]
         return tuple(hold for hold in found if key is None or any(claim.key == key for claim in hold.claims))
 
     def forget(self, keys: Sequence[str]) -> None:
@@ -301,14 +345,52 @@ class MemoryLedger:
                     if not counter.holds:
                         del self._counters[key]
 
+    def first(self, mark: str, ends: float | None = None) -> bool:
+        """See :meth:`.Ledger.first`."""
+        now = self._clock()
+        with self._lock:
+            if mark in self._marks:
+                return False
+            if len(self._marks) >= self._max_ended:
+                self._marks = {each: end for each, end in self._marks.items() if end is None or end > now}
+            self._marks[mark] = ends
+            return True
+
+    def set_limits(self, policy: str, limits: Limits | None) -> None:
+        """See :meth:`.Ledger.set_limits`."""
+        with self._lock:
+            if limits is None:
+                self._limits.pop(policy, None)
+            else:
+                self._limits[policy] = limits
+
+    def limits(self) -> Mapping[str, Limits]:
+        """See :meth:`.Ledger.limits`."""
+        with self._lock:
+            return dict(self._limits)
+
+    def declare(self, name: str, document: str) -> None:
+        """See :meth:`.Ledger.declare`."""
+        with self._lock:
+            self._declared[name] = document
+
+    def declared(self) -> Mapping[str, str]:
+        """See :meth:`.Ledger.declared`."""
+        with self._lock:
+            return dict(self._declared)
+
     # -- under the lock ------------------------------------------------------------------------------------
 
     def _check(self, claims: Sequence[Claim]) -> tuple[list[Shortage], list[Shortage]]:
         over: list[Shortage] = []
         refused: list[Shortage] = []
         for claim in claims:
-            key, nano_usd, tokens, calls, limit_nano_usd, limit_tokens, limit_calls, hard, _ = claim
+            if claim[11] != 1000 or self._limits:
+                claim = claim.under(self._limits.get(claim.policy))
+            key, nano_usd, tokens, calls, limit_nano_usd, limit_tokens, limit_calls, hard, _, older, *_ = claim
             counter = self._counters.get(key, _UNUSED)
+            if older:
+                counter = self._sum(key, older)
             if (
                 (
                     limit_nano_usd is not None
@@ -329,8 +411,21 @@ class MemoryLedger:
                 (refused if hard else over).append(Shortage(claim, counter.balance(key)))
         return over, refused
 
+    def _sum(self, key: str, older: Sequence[str]) -> _Counter:
+        """What a key and older ones stand at together."""
+        whole = _Counter()
+        for each in (key, *older):
+            if (counter := self._counters.get(each)) is not None:
+                whole.spent_nano_usd += counter.spent_nano_usd
+                whole.spent_tokens += counter.spent_tokens
+                whole.spent_calls += counter.spent_calls
+                whole.reserved_nano_usd += counter.reserved_nano_usd
+                whole.reserved_tokens += counter.reserved_tokens
+                whole.reserved_calls += counter.reserved_calls
+        return whole
+
     def _hold(self, claims: Sequence[Claim], holds: int = 1) -> None:
-        for key, nano_usd, tokens, calls, _, _, _, _, ends in claims:
+        for key, nano_usd, tokens, calls, _, _, _, _, ends, *_ in claims:
             counter = self._counter(key, ends)
             counter.reserved_nano_usd += nano_usd
             counter.reserved_tokens += tokens
@@ -339,28 +434,21 @@ class MemoryLedger:
 
     def _end(self, lease: _Lease, state: _State, actual: Amount | None, now: float) -> None:
         """End an open hold and add what it came to (``None``: what it reserved) to what is spent."""
-        nano_usd, tokens, calls = (
-            (None, None, None) if actual is None else (actual.nano_usd, actual.tokens, actual.calls)
-        )
         counters = self._counters
         booked = []
-        for key, held_nano_usd, held_tokens, held_calls, *_ in lease.claims:
-            counter = counters[key]  # never dropped while a hold is open
-            counter.reserved_nano_usd -= held_nano_usd
-            counter.reserved_tokens -= held_tokens
-            counter.reserved_calls -= held_calls
-            amount = (
-                held_nano_usd if nano_usd is None else nano_usd,
-                held_tokens if tokens is None else tokens,
-                held_calls if calls is None else calls,
-            )
+        for claim in lease.claims:
+            counter = counters[claim[0]]  # never dropped while a hold is open
+            counter.reserved_nano_usd -= claim[1]
+            counter.reserved_tokens -= claim[2]
+            counter.reserved_calls -= claim[3]
+            amount = claim[1:4] if actual is None else _amount(claim, actual, lease.apart)
             counter.spent_nano_usd += amount[0]
             counter.spent_tokens += amount[1]
             counter.spent_calls += amount[2]
             booked.append(amount)
             counter.holds -= 1
             if counter.doomed and not counter.holds:
-                del counters[key]
+                del counters[claim[0]]
         self._remember_end(lease, state, actual, tuple(booked), now)
 
     def _book(self, lease: _Lease, state: _State, actual: Amount, now: float) -> None:
@@ -368,7 +456,7 @@ class MemoryLedger:
         before = lease.booked or ((0, 0, 0),) * len(lease.claims)
         booked = []
         for claim, was in zip(lease.claims, before, strict=True):
-            amount = (claim.nano_usd if actual.nano_usd is None else actual.nano_usd, actual.tokens, actual.calls)
+            amount = _amount(claim, actual, lease.apart)
             if lease.booked and claim.key not in self._counters:
                 # The key was dropped since, and with it what this hold had added: nothing to take back from.
                 was = (0, 0, 0)
@@ -379,16 +467,25 @@ class MemoryLedger:
             booked.append(amount)
         self._remember_end(lease, state, actual, tuple(booked), now)
 
-    def _record(self, entry_id: str, state: _State, actual: Amount, claims: Sequence[Claim]) -> Outcome:
+    def _record(
+        self, entry_id: str, state: _State, actual: Amount, claims: Sequence[Claim], apart: Mapping[str, Amount]
+    ) -> Outcome:
         counted = distinct(claims)
         now = self._clock()
         with self._lock:
             self._tidy(now)
             known = self._open.get(entry_id) or self._ended.get(entry_id) or self._expired.get(entry_id)
             if known is None:
-                self._book(_Lease(entry_id, counted, now, now), state, actual, now)
+                lease = _Lease(entry_id, counted, now, now)
+                lease.apart = apart
+                self._book(lease, state, actual, now)
                 return "done"
-            if known.state != state or known.actual != actual or payload(known.asked) != payload(counted):
+            if (
+                known.state != state
+                or known.actual != actual
+                or known.apart != apart
+                or payload(known.asked) != payload(counted)
+            ):
                 raise LedgerConflict(f"id {entry_id!r} was used before, for something else")
             return "replayed"
 
@@ -467,6 +564,8 @@ def _first(counters: OrderedDict[str, _Counter], count: int) -> list[str]:
     return [key for _, key in zip(range(count), counters, strict=False)]
 
 
-def _check_actual(actual: Amount) -> None:
-    if (actual.nano_usd or 0) < 0 or actual.tokens < 0 or actual.calls < 0:
-        raise ValueError(f"a call cannot come to less than nothing: {actual!r}")
+def _amount(claim: Claim, actual: Amount, apart: Mapping[str, Amount]) -> tuple[int, int, int]:
+    """What a hold that ended with ``actual`` adds to one key: money that is not known is what was reserved."""
+    if apart:
+        actual = apart.get(claim[0], actual)
+    return (claim[1] if actual.nano_usd is None else actual.nano_usd, actual.tokens, actual.calls)
