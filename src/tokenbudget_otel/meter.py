@@ -7,17 +7,21 @@ What nobody admitted (a span somebody else made, a manual record) comes in throu
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry.context import Context
 
 from tokenbudget_otel.budgets import Amount, BudgetExceeded, Call, Enforcer, Estimate, Hold
 from tokenbudget_otel.budgets.ledger import LedgerConflict
+from tokenbudget_otel.budgets.remedies import UNCHANGED, Change
+from tokenbudget_otel.budgets.steps import Steps, run
 from tokenbudget_otel.pricing import Cost, PriceBook, price_book
 from tokenbudget_otel.pricing.names import names_to_price
 from tokenbudget_otel.tags import current_tags
@@ -79,7 +83,12 @@ class Size:
 
 @dataclass(slots=True)
 class Request:
-    """One call before it is sent. ``size`` is asked for only when a budget needs it; a ``free`` one costs nothing."""
+    """One call before it is sent. ``size`` is asked for only when a budget needs it; a ``free`` one costs nothing.
+
+    ``changes`` is what whoever sends it can still change: ``"model"``, ``"max_output_tokens"``. Where a budget has
+    that done, ``model`` is the one that is really asked and ``asked_model`` the one the program asked for.
+    ``api_key`` is no key, but what tells one from others (:func:`key_mark`).
+    """
 
     provider: str
     model: str
@@ -91,6 +100,9 @@ class Request:
     at: float = field(default_factory=time.time)
     tags: Mapping[str, str] = field(default_factory=current_tags)
     context: Context | None = None
+    api_key: str = ""
+    changes: frozenset[str] = frozenset()
+    asked_model: str = ""
     id: str = field(default_factory=lambda: uuid.UUID(bytes=os.urandom(16), version=4).hex)
 
 
@@ -151,14 +163,36 @@ class Meter:
         Raises:
             BudgetExceeded: (or its kin) when a blocking budget has no room for it. Nothing is reserved then.
         """
-        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        return run(self.admission(request), self.enforcer.way)
+
+    def admission(self, request: Request) -> Steps[Ticket]:
+        """:meth:`admit`, step by step. The change of the hold says what is to be changed of the request."""
+        call = _call(request)
         if not self.enforcer.applies(call):
             return Ticket(request, None)
+        revision = _Revision(self, request) if request.changes else None
         try:
-            return Ticket(request, self.enforcer.admit(call, self._estimate(request)))
+            hold = yield from self.enforcer.admission(call, self._estimate(request), revision=revision)
         except BudgetExceeded:
             self.totals.refuse(request.provider, request.model, request.operation, request.tags)
             raise
+        if hold is not None and hold.change.model is not None:
+            request.asked_model, request.model = request.model, hold.change.model
+        return Ticket(request, hold)
+
+    def growth(self, ticket: Ticket, usage: TokenUsage) -> Steps[None]:
+        """Reserve what a call that is under way has come to so far, where that is more than it reserved.
+
+        Raises:
+            BudgetExceeded: (``partial``) if a budget that cuts streams has no room for more.
+        """
+        request, hold = ticket.request, ticket.hold
+        if hold is None:
+            return
+        cost = self.price(request, Reading(usage)).cost.nano_usd
+        amount = Amount(cost, usage.total_tokens)
+        read = usage.input_tokens or 0
+        yield from self.enforcer.growth(hold, Estimate(amount, amount, input_tokens=(read, read)))
 
     def settle(self, ticket: Ticket, reading: Reading) -> Charge:
         """Book what the call really used, in the totals and in every budget that it was reserved in.
@@ -185,7 +219,7 @@ class Meter:
         ticket.open = False
         self._count(request, charge)
         if ticket.hold is not None:
-            self.enforcer.settle(ticket.hold, _amount(usage, cost), usage)
+            self.enforcer.settle(ticket.hold, _amount(usage, cost), usage, self._assumed(request, usage, cost))
         if not estimated and usage.output_tokens is not None:
             self._learn(request.provider, request.model, usage.output_tokens)
         return charge
@@ -221,9 +255,11 @@ class Meter:
         ``request.id`` makes it idempotent in the ledger.
         """
         charge = self.settle(Ticket(request, None), reading)
-        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        call = _call(request)
         if charge.usage is not None and self.enforcer.applies(call):
-            self.enforcer.charge(call, _amount(charge.usage, charge.cost), id=request.id, usage=charge.usage)
+            assumed = self._assumed(request, charge.usage, charge.cost)
+            amount = _amount(charge.usage, charge.cost)
+            self.enforcer.charge_soon(call, amount, request.id, charge.usage, assumed)
         return charge
 
     def price(self, request: Request, reading: Reading) -> Charge:
@@ -243,7 +279,7 @@ class Meter:
         Returns:
             Whether it was counted. Where the ledger has it already, the totals of this process leave it out too.
         """
-        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        call = _call(request)
         new = True
         try:
             if self.enforcer.applies(call):
@@ -260,7 +296,7 @@ class Meter:
     def claim(self, request: Request, name: str) -> bool:
         """Whether nobody who shares the ledger has booked ``name`` (:meth:`record_once`) or claimed it before. For a
         call that was admitted, but that another process may be the first to learn the usage of."""
-        call = Call(request.provider, request.model, request.tags, request.context, request.operation)
+        call = _call(request)
         try:
             return not self.enforcer.applies(call) or self.enforcer.charge(call, _NOTHING, id=name)
         except LedgerConflict:
@@ -281,12 +317,33 @@ class Meter:
             estimated=calls if charge.estimated else 0,
         )
 
-    def _estimate(self, request: Request) -> Estimate:
-        provider, model, at = request.provider, request.model, request.at
+    def _assumed(self, request: Request, usage: TokenUsage, cost: Cost) -> int | None:
+        """What budgets that assume a price count where it is not known: the provider's dearest."""
+        if cost.nano_usd is not None or not self.enforcer.assumes:
+            return None
+        model = self.prices.dearest(request.provider)
+        if model is None:
+            return None
+        return self.prices.cost(request.provider, model, usage, at=request.at).nano_usd
+
+    def _estimate(self, request: Request, change: Change = UNCHANGED) -> Estimate:
         size = request.size()
+        if change.max_output_tokens is not None:
+            size = replace(size, max_output_tokens=change.max_output_tokens)
+        model = request.model if change.model is None else change.model
+        estimate = self._estimate_at(request, size, model)
+        unknown = estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None
+        if unknown and self.enforcer.assumes and (dearest := self.prices.dearest(request.provider)) is not None:
+            assumed = self._estimate_at(request, size, dearest, window_of=model)
+            estimate = replace(estimate, assumed=(assumed.expected, assumed.worst_case))
+        return estimate
+
+    def _estimate_at(self, request: Request, size: Size, model: str, window_of: str | None = None) -> Estimate:
+        """The estimate at the prices of ``model``, with the limits of ``window_of``."""
+        provider, at = request.provider, request.at
         if size.untold:
             return Estimate(expected=_LEAST, worst_case=_LEAST)
-        limits = self.prices.limits(provider, model)
+        limits = self.prices.limits(provider, model if window_of is None else window_of)
 
         bound_in = size.input_bound
         if bound_in is None or (limits.context_window is not None and bound_in > limits.context_window):
@@ -300,7 +357,11 @@ class Meter:
             likely_out = min(most, typical) * size.choices
         likely_in = min(size.input_tokens, bound_in)
         if request.free:
-            return Estimate(expected=Amount(0, likely_in + likely_out), worst_case=Amount(0, bound_in + bound_out))
+            return Estimate(
+                expected=Amount(0, likely_in + likely_out),
+                worst_case=Amount(0, bound_in + bound_out),
+                input_tokens=(likely_in, bound_in),
+            )
         likely = (size.expected_extra or size.extra or TokenUsage()).replace(
             input_tokens=likely_in, output_tokens=likely_out
         )
@@ -325,7 +386,16 @@ class Meter:
                 ),
                 bound_in + bound_out,
             ),
+            input=self._input(request, likely.replace(output_tokens=0), model),
+            input_tokens=(likely_in, bound_in),
         )
+
+    def _input(self, request: Request, usage: TokenUsage, model: str) -> Amount | None:
+        """What the input alone comes to, where holds that run out are charged that."""
+        if not self.enforcer.charges_input:
+            return None
+        cost = self.prices.cost(request.provider, model, usage, at=request.at, tier=request.tier, batch=request.batch)
+        return Amount(cost.nano_usd, usage.total_tokens)
 
     def _learn(self, provider: str, model: str, output_tokens: int) -> None:
         """Move the typical output of a model a little towards what it just wrote."""
@@ -334,6 +404,55 @@ class Meter:
         if known is None and len(self._typical) >= 1_000:
             self._typical.clear()
         self._typical[key] = output_tokens if known is None else known + 0.1 * (output_tokens - known)
+
+
+class _Revision:
+    """How a request can be changed so that it fits (:class:`~tokenbudget_otel.budgets.remedies.Revision`)."""
+
+    def __init__(self, meter: Meter, request: Request) -> None:
+        self._meter = meter
+        self._request = request
+        self._change = UNCHANGED
+
+    @property
+    def most_output(self) -> int | None:
+        """The most output tokens of one answer, as asked or as the model can."""
+        if "max_output_tokens" not in self._request.changes:
+            return None
+        if self._change.max_output_tokens is not None:
+            return self._change.max_output_tokens
+        size = self._request.size()
+        if size.untold or size.expected_output_tokens == 0:
+            return None
+        model = self._change.model or self._request.model
+        known = self._meter.prices.limits(self._request.provider, model).max_output_tokens
+        return size.max_output_tokens or known or UNKNOWN_OUTPUT_LIMIT
+
+    @property
+    def model_changes(self) -> bool:
+        """Whether whoever sends the request can ask another model."""
+        return "model" in self._request.changes
+
+    def estimate(self, change: Change) -> Estimate:
+        """What the request comes to when it is changed so."""
+        self._change = change
+        return self._meter._estimate(self._request, change)
+
+
+def _call(request: Request) -> Call:
+    """A request as budgets see it."""
+    return Call(request.provider, request.model, request.tags, request.context, request.operation, request.api_key)
+
+
+@lru_cache(maxsize=256)
+def key_mark(api_key: str) -> str:
+    """What tells an API key from others without giving it away: its last four characters, and six digits of a hash.
+
+    >>> key_mark("sk-example-0123456789abcdef")
+    '…cdef-d5f2a3'
+    """
+    digest = hashlib.sha256(api_key.encode()).hexdigest()
+    return f"…{api_key[-4:] if len(api_key) >= 16 else ''}-{digest[:6]}"
 
 
 def _amount(usage: TokenUsage, cost: Cost) -> Amount:

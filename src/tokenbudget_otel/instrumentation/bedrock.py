@@ -23,7 +23,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import bedrock_bodies, bedrock_content, bedrock_converse, followed
 from tokenbudget_otel.instrumentation.bedrock_streams import BodyWatcher, follow_body
 from tokenbudget_otel.instrumentation.content import Content
-from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, unsent
@@ -134,7 +134,7 @@ class BedrockDoor(Door):
 
     # --- one call --------------------------------------------------------------------------------------------------
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         reads = OPERATIONS.get(args[0] if args else kwargs["operation_name"])
         if reads is None or _service(client) != SERVICE:

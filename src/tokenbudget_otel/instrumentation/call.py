@@ -15,7 +15,10 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import BudgetExceeded
+from tokenbudget_otel.budgets.remedies import UNCHANGED
+from tokenbudget_otel.budgets.steps import Steps, run, run_async
 from tokenbudget_otel.dialects import METERED_KEY
+from tokenbudget_otel.instrumentation.budget_events import note_budgets
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.suppression import span_of_this_call, suppressed
@@ -63,8 +66,9 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_attached", "_first_chunk", "_later", "_meter", "_once", "_own", "_server", "_started", "_telemetry",
-                 "_wall_start", "context", "request", "span", "ticket")  # fmt: skip
+    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_later", "_meter", "_once", "_own",
+                 "_quiet", "_server", "_started", "_telemetry", "_wall_start", "context", "request", "span",
+                 "ticket")  # fmt: skip
 
     def __init__(
         self,
@@ -77,19 +81,15 @@ class LlmCall:
         admit: bool = True,
         quiet: bool = False,
     ) -> None:
-        """Admit the call and open its span. ``attributes`` is asked for further ones if the span records.
+        """A call that is about to be made; :meth:`begin` is next. ``attributes`` is asked for further ones if the span
+        records.
 
         Without ``admit`` no budget is asked: for requests that cost nothing themselves. A ``quiet`` one has a span
         only if it ends with something to charge.
-
-        Raises:
-            BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
         """
         self._telemetry = telemetry
         self._meter = meter
         self.request = request
-        self.span: Span
-        self._own: bool
         self._once = [None]
         self._server = {
             name: value
@@ -98,36 +98,63 @@ class LlmCall:
         }
         self._attached: Token[Context] | None = None
         self._first_chunk: float | None = None
-        parent = request.context if request.context is not None else context_api.get_current()
+        self.ticket = Ticket(request, None)
+        self.context = request.context if request.context is not None else context_api.get_current()
+        self.span: Span = INVALID_SPAN
+        self._own = False
+        self._attributes = attributes
+        self._admit = admit
+        self._later: Callable[[], None] | None = None
+        self._quiet = quiet
         self._wall_start = time.time_ns()
         self._started = time.perf_counter()
-        try:
-            self.ticket = meter.admit(request) if admit else Ticket(request, None)
-        except BudgetExceeded as refusal:
-            self._open_span(parent, attributes)
-            try:
-                self._refused(refusal)
-            except Exception as error:  # somebody's processor raised: the refusal stands
-                log_once("end the span of a refused call", error)
-            raise
-        self._later: Callable[[], None] | None = None
-        if quiet:
-            self.context, self.span, self._own = parent, INVALID_SPAN, False
-            self._later = functools.partial(self._open_span, parent, attributes)
-        else:
-            self._open_span(parent, attributes)
 
-    def _open_span(self, parent: Context, attributes: Callable[[], Mapping[str, Any]] | None) -> None:
+    def begin(self) -> LlmCall:
+        """Have the call admitted, and open its span.
+
+        Raises:
+            BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
+        """
+        run(self._beginning(), self._meter.enforcer.way)
+        return self
+
+    async def begin_async(self) -> LlmCall:
+        """:meth:`begin` on an event loop, which goes on while budgets are asked."""
+        await run_async(self._beginning(), self._meter.enforcer.way)
+        return self
+
+    def _beginning(self) -> Steps[None]:
+        parent = self.context
+        self._wall_start = time.time_ns()
+        self._started = time.perf_counter()
+        if self._admit:
+            try:
+                self.ticket = yield from self._meter.admission(self.request)
+            except BudgetExceeded as refusal:
+                self._open_span(parent)
+                try:
+                    self._refused(refusal)
+                except Exception as error:  # somebody's processor raised: the refusal stands
+                    log_once("end the span of a refused call", error)
+                raise
+        if self._quiet:
+            self._later = functools.partial(self._open_span, parent)
+        else:
+            self._open_span(parent)
+            if (hold := self.ticket.hold) is not None and (hold.warnings or hold.change is not UNCHANGED):
+                note_budgets(self.span, hold, self.request)
+
+    def _open_span(self, parent: Context) -> None:
         """Find or make the span. Without one (a sampler or processor of somebody's raised) the call is metered
         all the same."""
         self.context, self.span, self._own = parent, INVALID_SPAN, False
         try:
-            self._make_span(parent, attributes)
+            self._make_span(parent)
         except Exception as error:
             log_once("start a span", error)
 
-    def _make_span(self, parent: Context, attributes: Callable[[], Mapping[str, Any]] | None) -> None:
-        request = self.request
+    def _make_span(self, parent: Context) -> None:
+        request, attributes = self.request, self._attributes
         adopted = span_of_this_call(parent, request.operation, request.model)
         if adopted is not None:
             self.span = adopted
@@ -244,6 +271,7 @@ class LlmCall:
                 semconv.PROVIDER_NAME: self.request.provider,
                 semconv.REQUEST_MODEL: self.request.model,
                 semconv.BUDGET_NAME: str(refusal.budget),
+                semconv.BUDGET_SCOPE: semconv.scope_text(refusal.scope),
             },
         )
         if self.span.is_recording():

@@ -28,7 +28,7 @@ from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1
 from tokenbudget_otel.instrumentation.cohere_streams import EVENTS, LINES, as_events
 from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard, read_meta
-from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import get, positive
 from tokenbudget_otel.instrumentation.hosts import provider_of
@@ -270,7 +270,7 @@ class CohereDoor(HttpDoor):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         if part_of_another(None):
             return None  # another attempt at the same request

@@ -49,13 +49,12 @@ class Door:
     # --- what a subclass provides ------------------------------------------------------------------------------
 
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
-        """Admit a call, or ``None`` where the request is not metered. Subclasses see that nothing but a refusal
-        comes out (:meth:`admit` does).
-
-        Raises:
-            BudgetExceeded: when a budget refuses it; nothing else.
-        """
+        """Recognise a request, or ``None`` where it is not metered. Subclasses see that no error comes out
+        (:func:`never_raises`)."""
         raise NotImplementedError
+
+    def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The call has been admitted, and its span is open; the SDK is next."""
 
     def pass_on(
         self, original: Callable[..., Any], client: Any, opened: Opened, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -169,6 +168,14 @@ class Door:
             opened = door.open(self, args, kwargs) if door._open else None
             if opened is None:
                 return original(self, *args, **kwargs)
+            try:
+                opened.call.begin()
+                door.begun(opened, self, args, kwargs)
+            except BudgetExceeded:
+                raise
+            except Exception as error:
+                log_once("admit a call", error)
+                return original(self, *args, **kwargs)
             while True:
                 token = under_way.set(opened)
                 try:
@@ -191,6 +198,14 @@ class Door:
         async def through(self: Any, *args: Any, **kwargs: Any) -> Any:
             opened = door.open(self, args, kwargs) if door._open else None
             if opened is None:
+                return await original(self, *args, **kwargs)
+            try:
+                await opened.call.begin_async()
+                door.begun(opened, self, args, kwargs)
+            except BudgetExceeded:
+                raise
+            except Exception as error:
+                log_once("admit a call", error)
                 return await original(self, *args, **kwargs)
             while True:
                 token = under_way.set(opened)
@@ -221,16 +236,13 @@ class Door:
         key: Any = None,
         covers: bool = False,
     ) -> Opened:
-        """Admit a call whose request has been read.
+        """A call whose request has been read, to be admitted before it is sent (``opened.call.begin()``).
 
         Args:
             model: the model that is asked for; the body's ``model`` by default.
             tier: the service tier that is asked for.
             options: what else the request consists of; given to ``endpoint.size``.
             key, covers: see :class:`Opened`.
-
-        Raises:
-            BudgetExceeded: when a budget refuses it.
         """
         request = open_request(
             peer.provider,
@@ -320,15 +332,13 @@ class Door:
             log_once("end a call", error)
 
 
-def refusals_only(read: Callable[..., Opened | None]) -> Callable[..., Opened | None]:
-    """A method ``open`` of a door, of which nothing but a refusal comes out: other errors are ours, and logged."""
+def never_raises(read: Callable[..., Opened | None]) -> Callable[..., Opened | None]:
+    """A method ``open`` of a door, out of which nothing comes: its errors are ours, and logged."""
 
     @functools.wraps(read)
     def open_(*args: Any, **kwargs: Any) -> Opened | None:
         try:
             return read(*args, **kwargs)
-        except BudgetExceeded:
-            raise
         except Exception as error:
             log_once("read a request", error)
             return None

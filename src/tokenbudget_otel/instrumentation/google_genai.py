@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import followed
-from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
@@ -132,7 +132,7 @@ class GoogleGenAIDoor(Door):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         asked = dict(zip(("http_method", "path", "request_dict", "http_options"), args, strict=False)) | dict(kwargs)
         request = asked.get("request_dict")

@@ -22,7 +22,7 @@ import wrapt
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.content import Content, Messages
-from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.google_content import CONTENTS
@@ -179,7 +179,7 @@ class _OneMethod(Door):
         self._parent = parent
         self._endpoint = endpoint
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         request = kwargs.get("request", args[0] if args else None)
         if not self._parent.is_open or request is None or part_of_another(request):

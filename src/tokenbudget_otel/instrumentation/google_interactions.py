@@ -16,7 +16,7 @@ from typing import Any, Final
 import wrapt
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.door import refusals_only
+from tokenbudget_otel.instrumentation.door import never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
 from tokenbudget_otel.instrumentation.google_content import INTERACTION
@@ -91,7 +91,7 @@ class InteractionsDoor(HttpDoor):
                 if hasattr(type(interactions), name):
                     self.hook_client(interactions, name, is_async=is_async)
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         request = kwargs["request"] if "request" in kwargs else args[1]
         if part_of_another(request):

@@ -230,7 +230,7 @@ class Session:
             server=(self.peer.host, self.peer.port),
             attributes=self.attributes,
             admit=admit,
-        )
+        ).begin()
 
     def _turn(self, request: Request, size: Size, *, admit: bool, key: Any = None) -> Turn:
         # What was spoken to the model is not known: then neither is its input, unless there is a count before it.

@@ -24,7 +24,7 @@ from opentelemetry import trace
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content, mistralai_streams
 from tokenbudget_otel.instrumentation.attempts import note_attempt
-from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.guard import log_once
@@ -344,7 +344,7 @@ class MistralDoor(HttpDoor):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         request = kwargs["request"] if "request" in kwargs else args[1]
         if part_of_another(request):

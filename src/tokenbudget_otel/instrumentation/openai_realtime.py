@@ -387,6 +387,7 @@ class ResponsesSession(Session):
             body["tools"] = (UNSEEN_TOOL,)
         parent = text(body.get("previous_response_id"))
         opened = self._sdk.admit(self.peer, self._sized(body), body, tier=text(body.get("service_tier")))
+        opened.call.begin()
         if parent is not None:
             self._give_back_steered(parent)  # this response takes in what the steering said
         turn = self._turn_of(opened, text(body.get("stream_id")))
@@ -522,7 +523,7 @@ class ResponsesSession(Session):
             server=(self.peer.host, self.peer.port),
             attributes=functools.partial(self._endpoint.attributes, body),
             admit=False,
-        )
+        ).begin()
         if ticket is not None:
             call.ticket = ticket
         return self._turn_of(Opened(call, self._endpoint, body, self.peer), lane, admitted=ticket is not None)

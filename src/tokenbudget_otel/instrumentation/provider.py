@@ -40,7 +40,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import bodies, followed
 from tokenbudget_otel.instrumentation.content import Content
-from tokenbudget_otel.instrumentation.door import Door, refusals_only
+from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, status_of, unsent
@@ -579,7 +579,7 @@ class OneMethod(Door):
         """Whether the door still meters."""
         return self._parent.is_open
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         parent = self._parent
         if not parent.is_open or part_of_another(parent.declared):

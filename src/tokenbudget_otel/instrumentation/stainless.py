@@ -15,7 +15,7 @@ from copy import copy
 from typing import Any, ClassVar
 
 from tokenbudget_otel.instrumentation.attempts import note_attempt
-from tokenbudget_otel.instrumentation.door import refusals_only
+from tokenbudget_otel.instrumentation.door import never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import text
 from tokenbudget_otel.instrumentation.guard import log_once
@@ -87,7 +87,7 @@ class StainlessDoor(HttpDoor):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @refusals_only
+    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         options = _options(args, kwargs)
         if part_of_another(options):
@@ -101,12 +101,15 @@ class StainlessDoor(HttpDoor):
             # A helper's parser may raise on an answer that has been billed: keep what it was given.
             parse = functools.partial(_parse, opened, parser)
             opened.options = opened.plain_options = changed_options(options, post_parser=parse)
+        return opened
+
+    def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Change the request where metering needs it."""
         try:
             self.prepare(opened, client, stream=bool(kwargs.get("stream")))
         except Exception as error:
             opened.options = opened.plain_options
             log_once("prepare a request", error)
-        return opened
 
     def pass_on(
         self, original: Callable[..., Any], client: Any, opened: Opened, args: tuple[Any, ...], kwargs: dict[str, Any]

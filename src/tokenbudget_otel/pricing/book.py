@@ -76,10 +76,11 @@ class Explanation(NamedTuple):
 class _View:
     """Overrides and what has been compiled under them. Replaced as a whole when the overrides change."""
 
-    __slots__ = ("found", "overrides", "reachable", "tariffs")
+    __slots__ = ("dearest", "found", "overrides", "reachable", "tariffs")
 
     def __init__(self, overrides: Overrides) -> None:
         self.overrides = overrides
+        self.dearest: dict[str, str | None] = {}
         self.found: dict[tuple[str | None, str], tuple[Entry, str] | None] = {}
         self.tariffs: dict[tuple[str | None, str, str | None, bool], Tariff | None] = {}
         self.reachable: dict[tuple[str | None, str, str | None, bool], tuple[Tariff, ...]] = {}
@@ -254,6 +255,23 @@ class PriceBook:
                 if names and entry is not tariff.entry and not names <= entry.tiers:
                     continue
                 yield Tariff(entry, names)
+
+    def dearest(self, provider: str) -> str | None:
+        """The model of a provider whose tokens cost most, as much input as output; ``None`` where none has a price.
+
+        >>> price_book().dearest("groq") is not None, price_book().dearest("nobody")
+        (True, None)
+        """
+        view = self._view
+        if provider not in view.dearest:
+            usage = TokenUsage(input_tokens=1_000_000, output_tokens=1_000_000)
+            priced = [
+                (nano_usd, model)
+                for model in self.models(provider)
+                if (nano_usd := self.cost(provider, model, usage).nano_usd) is not None
+            ]
+            view.dearest[provider] = max(priced)[1] if priced else None
+        return view.dearest[provider]
 
     def limits(self, provider: str | None, model: str) -> ModelLimits:
         """How much a model can take and give, as far as known.
