@@ -1,19 +1,28 @@
-"""What a budget costs a call: reserve and settle in microseconds, beside a floor measured in the same run.
+"""What a budget costs a call: reserve and settle, beside the floor of each store measured in the same run.
 
-    python bench/ledger.py [--calls 20000] [--rounds 7]
+    python bench/ledger.py [--stores memory sqlite redis] [--calls 4000] [--rounds 5]
 
-The floor is what no ledger can do without: taking a lock twice and writing to a dict twice. Each figure is the
-best of the rounds (others share the machine; the least disturbed round says what the code costs).
+The floor is what no ledger of the store can do without. In memory: taking a lock twice and writing to a dict twice. In
+SQLite: the same two statements (one adds what is reserved, one what is spent) in two transactions of bare `sqlite3`,
+with the same settings. In Redis: two `EVALSHA` of a script of two lines, by the same client. The rounds of a store take
+turns; each figure is of its best round (others share the machine; the least disturbed round says what the code costs).
 """
 
 from __future__ import annotations
 
 import argparse
+import sqlite3
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from tokenbudget_otel.budgets import Amount, Budget, Call, Claim, Enforcer, Estimate, MemoryLedger, budget
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tokenbudget_otel.budgets import Amount, Budget, Call, Claim, Enforcer, Estimate, Ledger, MemoryLedger, budget
+from tokenbudget_otel.budgets.addresses import ledger_at
 
 ACTUAL = Amount(900, 90)
 ESTIMATE = Estimate(Amount(1000, 100), Amount(4000, 400))
@@ -21,7 +30,10 @@ CALL = Call("openai", "gpt-5", {"tenant": "acme", "feature": "chat", "user": "u1
 HUGE = 10**15
 
 
-def floor() -> Callable[[int], None]:
+Once = Callable[[int], None]
+
+
+def memory_floor() -> Once:
     lock = threading.Lock()
     counters: dict[str, int] = {}
 
@@ -34,71 +46,154 @@ def floor() -> Callable[[int], None]:
     return once
 
 
-def ledger(scopes: int) -> Callable[[int], None]:
-    counted = MemoryLedger()
-    claims = tuple(Claim(f"budget|{i}|2026-11|tenant=acme", 1000, 100, 1, HUGE, HUGE, HUGE) for i in range(scopes))
+def sqlite_floor() -> Once:
+    db = sqlite3.connect(Path(tempfile.mkdtemp()) / "floor.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=NORMAL")
+    db.execute("CREATE TABLE counters (key TEXT PRIMARY KEY, spent INTEGER, reserved INTEGER) WITHOUT ROWID")
+    db.execute("INSERT INTO counters VALUES ('key', 0, 0)")
 
-    def once(number: int) -> None:
-        counted.reserve(f"hold-{number}", claims, 600.0)
-        counted.settle(f"hold-{number}", ACTUAL, claims)
+    def once(_: int) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE counters SET reserved = reserved + ? WHERE key = ?", (1000, "key"))
+        db.execute("COMMIT")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE counters SET reserved = reserved - ?, spent = spent + ? WHERE key = ?", (1000, 900, "key"))
+        db.execute("COMMIT")
 
     return once
 
 
-def enforced(*budgets: Budget) -> Callable[[int], None]:
-    enforcer = Enforcer(budgets)
+def redis_floor(url: str) -> Once:
+    import redis
 
-    def once(number: int) -> None:  # noqa: ARG001
+    client = redis.Redis.from_url(url)
+    digest = client.script_load("redis.call('HINCRBY', KEYS[1], 'spent', ARGV[1])\nreturn 1")
+
+    def once(number: int) -> None:
+        client.evalsha(digest, 1, "{floor}key", number)
+        client.evalsha(digest, 1, "{floor}key", number)
+
+    return once
+
+
+def ledger(counted: Ledger, scopes: int) -> Once:
+    claims = tuple(Claim(f"budget|{i}|2026-11|tenant=acme", 1000, 100, 1, HUGE, HUGE, HUGE) for i in range(scopes))
+    run = f"{time.time_ns()}"
+
+    def once(number: int) -> None:
+        hold = f"{run}-{number}"
+        counted.reserve(hold, claims, 600.0)
+        counted.settle(hold, ACTUAL, claims)
+
+    return once
+
+
+def enforced(*budgets: Budget, ledger: Ledger | None = None) -> Once:
+    enforcer = Enforcer(budgets, ledger=ledger)
+
+    def once(_: int) -> None:
         enforcer.settle(enforcer.admit(CALL, ESTIMATE), ACTUAL)
 
     return once
 
 
-def best(make: Callable[[], Callable[[int], None]], calls: int, rounds: int) -> float:
-    """Microseconds per call, in the best round."""
-    times = []
-    for _ in range(rounds):
-        once = make()
-        start = time.perf_counter()
-        for number in range(calls):
-            once(number)
-        times.append(time.perf_counter() - start)
-    return min(times) / calls * 1e6
-
-
-ROWS: tuple[tuple[str, Callable[[], Callable[[int], None]]], ...] = (
-    ("floor: a lock and two dict writes", floor),
-    ("ledger, 1 scope", lambda: ledger(1)),
-    ("ledger, 3 scopes", lambda: ledger(3)),
-    ("ledger, 8 scopes", lambda: ledger(8)),
-    ("enforcer, no budget declared", lambda: enforced()),
-    ("enforcer, no budget applies", lambda: enforced(Budget(limit_usd=1, match={"tenant": "other"}))),
-    ("enforcer, 1 budget", lambda: enforced(Budget(limit_usd=10**6, window="month"))),
-    (
-        "enforcer, 3 budgets per tag",
-        lambda: enforced(
-            Budget(limit_usd=10**6, window="month", per="tenant"),
-            Budget(limit_usd=10**6, window="day", per=("tenant", "feature")),
-            Budget(limit_tokens=10**12, window="hour", per="user", timezone="Europe/Berlin"),
-        ),
-    ),
+THREE = (
+    Budget(limit_usd=10**6, window="month", per="tenant"),
+    Budget(limit_usd=10**6, window="day", per=("tenant", "feature")),
+    Budget(limit_tokens=10**12, window="hour", per="user", timezone="Europe/Berlin"),
 )
+Rows = list[tuple[str, Callable[[], Once]]]
+
+
+def rows_of_memory() -> Rows:
+    return [
+        ("floor: a lock and two dict writes", memory_floor),
+        ("ledger, 1 key", lambda: ledger(MemoryLedger(), 1)),
+        ("ledger, 3 keys", lambda: ledger(MemoryLedger(), 3)),
+        ("ledger, 8 keys", lambda: ledger(MemoryLedger(), 8)),
+        ("enforcer, no budget declared", enforced),
+        ("enforcer, no budget applies", lambda: enforced(Budget(limit_usd=1, match={"tenant": "other"}))),
+        ("enforcer, 1 budget", lambda: enforced(Budget(limit_usd=10**6, window="month"))),
+        ("enforcer, 3 budgets per tag", lambda: enforced(*THREE)),
+        ("enforcer, rolling window", lambda: enforced(Budget(limit_usd=10**6, window="rolling 24h"))),
+    ]
+
+
+def rows_of_store(floor: tuple[str, Callable[[], Once]], make: Callable[[], Ledger]) -> Rows:
+    return [
+        floor,
+        ("ledger, 1 key", lambda: ledger(make(), 1)),
+        ("ledger, 3 keys", lambda: ledger(make(), 3)),
+        ("ledger, 8 keys", lambda: ledger(make(), 8)),
+        ("enforcer, 1 budget", lambda: enforced(Budget(limit_usd=10**6, window="month"), ledger=make())),
+        ("enforcer, 3 budgets per tag", lambda: enforced(*THREE, ledger=make())),
+        (
+            "enforcer, rolling window",
+            lambda: enforced(Budget(limit_usd=10**6, window="rolling 24h"), ledger=make()),
+        ),
+    ]
+
+
+def timed(once: Once, calls: int) -> list[float]:
+    """Microseconds of each call."""
+    clock, times = time.perf_counter, []
+    for number in range(calls):
+        start = clock()
+        once(number)
+        times.append(clock() - start)
+    return sorted(each * 1e6 for each in times)
+
+
+def measure(title: str, rows: Rows, calls: int, rounds: int) -> None:
+    best: dict[str, list[float]] = {}
+    made = [(name, make()) for name, make in rows]
+    for turn in range(rounds):
+        for name, once in made:
+            start = turn * calls
+            times = timed(lambda number, once=once, start=start: once(start + number), calls)  # type: ignore[misc]
+            if name not in best or times[calls // 2] < best[name][calls // 2]:
+                best[name] = times
+    floor = best[rows[0][0]][calls // 2]
+    print(f"{title:<36}{'p50 µs':>9}{'p99 µs':>9}{'calls/s':>10}{'x floor':>9}")
+    for name, times in best.items():
+        middle = times[calls // 2]
+        rate = calls / sum(times) * 1e6
+        print(f"{name:<36}{middle:>9.1f}{times[calls * 99 // 100]:>9.1f}{rate:>10,.0f}{middle / floor:>9.2f}")
+    print(flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--calls", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--stores", nargs="+", default=["memory", "sqlite", "redis"])
+    parser.add_argument("--calls", type=int, default=4_000)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    base = 0.0
-    print(f"{'reserve + settle':<36}{'µs':>8}{'x floor':>10}")
-    for name, make in ROWS:
-        took = best(make, options.calls, options.rounds)
-        base = base or took
-        print(f"{name:<36}{took:>8.2f}{took / base:>10.1f}")
-    with budget(max_cost_usd=10**6):
-        took = best(enforced, options.calls, options.rounds)
-    print(f"{'enforcer, inside one budget()':<36}{took:>8.2f}{took / base:>10.1f}")
+    if "memory" in options.stores:
+        measure("memory: reserve + settle", rows_of_memory(), options.calls, options.rounds)
+        with budget(max_cost_usd=10**6):
+            measure(
+                "the same inside one budget()",
+                [("floor: a lock and two dict writes", memory_floor), ("enforcer", enforced)],
+                options.calls,
+                options.rounds,
+            )
+    if "sqlite" in options.stores:
+        folder = Path(tempfile.mkdtemp())
+        floor = ("floor: the two statements in sqlite3", sqlite_floor)
+        numbers = iter(range(1_000))
+        rows = rows_of_store(floor, lambda: ledger_at(f"sqlite:{folder / f'{next(numbers)}.db'}"))
+        measure("SQLite: reserve + settle", rows, options.calls // 2, options.rounds)
+    if "redis" in options.stores:
+        from _redis_server import RedisServer
+
+        server = RedisServer()
+        try:
+            floor = ("floor: two EVALSHA of two lines", lambda: redis_floor(server.url))
+            rows = rows_of_store(floor, lambda: ledger_at(server.url, timeout=2.0))
+            measure("Redis: reserve + settle", rows, options.calls // 4, options.rounds)
+        finally:
+            server.close()
 
 
 if __name__ == "__main__":

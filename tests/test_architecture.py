@@ -12,12 +12,14 @@ SOURCE = Path(__file__).parents[1] / "src" / "tokenbudget_otel"
 VOCABULARY = {"usage", "money", "tags", "scopes", "semconv", "dialects", "forks", "version"}
 COUNTING = {"pricing", "budgets"} | VOCABULARY
 METER = {"meter", "totals"} | COUNTING
-ENGINE = {"instrumentation"} | METER
+ENGINE = {"instrumentation", "settings", "budget_metrics"} | METER
 
 MAY_IMPORT = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     "pricing": VOCABULARY | {"pricing"},
     "budgets": VOCABULARY | {"budgets"},
+    "settings": {"budgets"} | VOCABULARY,
+    "budget_metrics": {"budgets"} | VOCABULARY,
     "totals": VOCABULARY,
     "meter": METER,
     "instrumentation": ENGINE,

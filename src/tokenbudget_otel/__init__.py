@@ -25,15 +25,19 @@ from tokenbudget_otel.version import __version__
 if TYPE_CHECKING:
     from tokenbudget_otel.api import instrument as instrument
     from tokenbudget_otel.api import register_provider as register_provider
+    from tokenbudget_otel.api import set_limit as set_limit
     from tokenbudget_otel.api import track as track
     from tokenbudget_otel.api import uninstrument as uninstrument
     from tokenbudget_otel.api import unwrap as unwrap
     from tokenbudget_otel.api import usage as usage
     from tokenbudget_otel.api import wrap as wrap
+    from tokenbudget_otel.budgets import Alert as Alert
     from tokenbudget_otel.budgets import Budget as Budget
     from tokenbudget_otel.budgets import BudgetExceeded as BudgetExceeded
+    from tokenbudget_otel.budgets import BudgetUnreachable as BudgetUnreachable
     from tokenbudget_otel.budgets import TokenLimitReached as TokenLimitReached
     from tokenbudget_otel.budgets import UnpricedModel as UnpricedModel
+    from tokenbudget_otel.budgets import allow_local as allow_local
     from tokenbudget_otel.budgets import budget as budget
     from tokenbudget_otel.instrumentation.hosts import map_host as map_host
     from tokenbudget_otel.instrumentation.provider import Method as Method
@@ -49,14 +53,18 @@ if TYPE_CHECKING:
 _HOME = {
     "instrument": "api",
     "register_provider": "api",
+    "set_limit": "api",
     "track": "api",
     "uninstrument": "api",
     "unwrap": "api",
     "wrap": "api",
+    "Alert": "budgets",
     "Budget": "budgets",
     "BudgetExceeded": "budgets",
+    "BudgetUnreachable": "budgets",
     "TokenLimitReached": "budgets",
     "UnpricedModel": "budgets",
+    "allow_local": "budgets",
     "budget": "budgets",
     "map_host": "instrumentation.hosts",
     "Method": "instrumentation.provider",

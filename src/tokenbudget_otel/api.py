@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -13,9 +14,10 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.budgets import Budget
+from tokenbudget_otel.budgets import Budget, Ledger
 from tokenbudget_otel.meter import Charge, Reading, Request, Size, meter
 from tokenbudget_otel.money import to_nano
+from tokenbudget_otel.settings import configure, use_ledger
 from tokenbudget_otel.tags import checked_tags, current_tags
 from tokenbudget_otel.totals import Totals
 from tokenbudget_otel.usage import TokenUsage
@@ -55,6 +57,8 @@ def instrument(
     meter_provider: MeterProvider | None = None,
     *,
     budgets: Iterable[Budget] = (),
+    ledger: str | Ledger | None = None,
+    config: str | os.PathLike[str] | None = None,
     hosts: Mapping[str, str] | None = None,
     former_names: bool = False,
     stream_usage: bool | None = None,
@@ -65,12 +69,16 @@ def instrument(
         tracer_provider, meter_provider: where spans and metrics go; the global ones by default. Without an
             OpenTelemetry SDK nothing is exported, and metering and budgets work all the same.
         budgets: limits on what may be spent, in force from now on.
+        ledger: where that is counted: ``"sqlite:budgets.db"`` for all processes of this machine,
+            ``"redis://localhost"`` for several machines, or a ledger; in the memory of this process by default.
+        config: a configuration file; by default one is looked for (docs/configuration.md).
         hosts: who answers at base URLs that are not known: ``{"llm.example.com/groq": "groq"}``.
         former_names: also set span attributes under the names of the previous conventions.
         stream_usage: whether streams are asked for their usage where the program does not ask itself.
 
     Raises:
-        ValueError: for a budget that cannot be meant, or two different ones with the same name.
+        ValueError: for a budget that cannot be meant, or two different ones with the same name; for a configuration
+            or a ledger that cannot be used.
 
     >>> instrument(budgets=[Budget(limit_usd=50, window="month", per="tenant")])
     >>> uninstrument()
@@ -78,7 +86,11 @@ def instrument(
     """
     for base_url, provider in (hosts or {}).items():
         importlib.import_module("tokenbudget_otel.instrumentation.hosts").map_host(base_url, provider)
-    meter().enforcer.add(*budgets)
+    enforcer = meter().enforcer
+    configure(enforcer, config)
+    if ledger is not None:
+        use_ledger(enforcer, ledger)
+    enforcer.add(*budgets)
     options: dict[str, Any] = {
         "tracer_provider": tracer_provider,
         "meter_provider": meter_provider,
@@ -89,6 +101,41 @@ def instrument(
     for sdk in (*INSTRUMENTORS, *_registered):
         if _installed(sdk) and not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.instrument(**options)
+
+
+def set_limit(
+    scope: str | Mapping[str, str] | None = None,
+    limit_usd: float | None = None,
+    *,
+    limit_tokens: int | None = None,
+    limit_calls: int | None = None,
+    window: str | None = None,
+    budget: str | None = None,
+) -> list[str]:
+    """Give one scope of declared budgets limits of its own, from the next call on. In a ledger that is shared, that
+    holds for every process; it stays until it is changed again.
+
+    Args:
+        scope: the value that is counted apart (``"acme"`` of a budget ``per="tenant"``), or several as a mapping;
+            ``None`` for budgets that count all calls together.
+        limit_usd, limit_tokens, limit_calls: those not given stay as declared. With none of them the scope goes back
+            to the declared limits.
+        window, budget: only for budgets with this window, or of this name.
+
+    Returns:
+        The names of the budgets that it was set for.
+
+    Raises:
+        ValueError: if no budget is counted so, or a limit cannot be.
+
+    >>> instrument(budgets=[Budget(limit_usd=5, window="month", per="tenant")])
+    >>> set_limit("acme", 50, window="month")
+    ['usd/month per tenant']
+    >>> uninstrument(); meter().enforcer.clear()
+    """
+    return meter().enforcer.set_limit(
+        scope, limit_usd, limit_tokens=limit_tokens, limit_calls=limit_calls, window=window, budget=budget
+    )
 
 
 def uninstrument() -> None:

@@ -85,8 +85,9 @@ class Size:
 class Request:
     """One call before it is sent. ``size`` is asked for only when a budget needs it; a ``free`` one costs nothing.
 
-    ``changes`` is what whoever sends it can still change: ``"model"``, ``"max_output_tokens"``. Where a budget has
-    that done, ``model`` is the one that is really asked and ``asked_model`` the one the program asked for.
+    ``changes`` is what whoever sends it can still change: ``"model"``, ``"max_output_tokens"`` (to ``least_output`` at
+    least). Where a budget has that done, ``model`` is the one that is really asked and ``asked_model`` the one the
+    program asked for.
     ``api_key`` is no key, but what tells one from others (:func:`key_mark`).
     """
 
@@ -102,6 +103,7 @@ class Request:
     context: Context | None = None
     api_key: str = ""
     changes: frozenset[str] = frozenset()
+    least_output: int = 1
     asked_model: str = ""
     id: str = field(default_factory=lambda: uuid.UUID(bytes=os.urandom(16), version=4).hex)
 
@@ -186,13 +188,27 @@ class Meter:
         Raises:
             BudgetExceeded: (``partial``) if a budget that cuts streams has no room for more.
         """
-        request, hold = ticket.request, ticket.hold
-        if hold is None:
-            return
-        cost = self.price(request, Reading(usage)).cost.nano_usd
-        amount = Amount(cost, usage.total_tokens)
+        if ticket.hold is not None:
+            yield from self.enforcer.growth(ticket.hold, self._so_far(ticket.request, usage))
+
+    def suffices(self, ticket: Ticket, usage: TokenUsage) -> bool:
+        """Whether a call that has come to so much is covered by what it reserved, where budgets cut streams."""
+        return ticket.hold is None or self.enforcer.suffices(ticket.hold, self._so_far(ticket.request, usage))
+
+    def most_output(self, ticket: Ticket, size: Size) -> int | None:
+        """The most output tokens that an admitted call can come to; ``None`` where nothing limits them."""
+        changed = None if ticket.hold is None else ticket.hold.change.max_output_tokens
+        known = self.prices.limits(ticket.request.provider, ticket.request.model).max_output_tokens
+        most = changed or size.max_output_tokens or known
+        return None if most is None else most * size.choices
+
+    def _so_far(self, request: Request, usage: TokenUsage) -> Estimate:
+        cost = self.price(request, Reading(usage)).cost
+        amount = Amount(cost.nano_usd, usage.total_tokens)
         read = usage.input_tokens or 0
-        yield from self.enforcer.growth(hold, Estimate(amount, amount, input_tokens=(read, read)))
+        assumed = self._assumed(request, usage, cost)
+        dearest = None if assumed is None else (Amount(assumed, usage.total_tokens),) * 2
+        return Estimate(amount, amount, input_tokens=(read, read), assumed=dearest)
 
     def settle(self, ticket: Ticket, reading: Reading) -> Charge:
         """Book what the call really used, in the totals and in every budget that it was reserved in.
@@ -429,6 +445,11 @@ class _Revision:
         return size.max_output_tokens or known or UNKNOWN_OUTPUT_LIMIT
 
     @property
+    def least_output(self) -> int:
+        """The fewest output tokens that it can be limited to."""
+        return self._request.least_output
+
+    @property
     def model_changes(self) -> bool:
         """Whether whoever sends the request can ask another model."""
         return "model" in self._request.changes
@@ -449,7 +470,7 @@ def key_mark(api_key: str) -> str:
     """What tells an API key from others without giving it away: its last four characters, and six digits of a hash.
 
     >>> key_mark("sk-example-0123456789abcdef")
-    '…cdef-d5f2a3'
+    '…cdef-a38480'
     """
     digest = hashlib.sha256(api_key.encode()).hexdigest()
     return f"…{api_key[-4:] if len(api_key) >= 16 else ''}-{digest[:6]}"

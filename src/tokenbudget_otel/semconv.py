@@ -7,6 +7,7 @@ The standard names follow the newest conventions (``cache_write``, ``reasoning.o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 # --- spans -------------------------------------------------------------------------------------------------------
@@ -78,6 +79,22 @@ COST_MODEL: Final = "tokenbudget.cost.model"
 COST_UNPRICED: Final = "tokenbudget.cost.unpriced"
 COST_PART_PREFIX: Final = "tokenbudget.cost.part."
 BUDGET_NAME: Final = "tokenbudget.budget.name"
+BUDGET_SCOPE: Final = "tokenbudget.budget.scope"
+"""The values that a budget is counted by, as :func:`scope_text` writes them."""
+BUDGET_UNIT: Final = "tokenbudget.budget.unit"
+"""``usd``, ``tokens`` or ``calls``."""
+BUDGET_WINDOW: Final = "tokenbudget.budget.window"
+"""The kind of window: ``month``, ``day``, ``lifetime`` …"""
+BUDGET_ACTION: Final = "tokenbudget.budget.action"
+"""What the budget does where it has no room: ``warn``, ``block``, ``shrink``, ``degrade`` or ``wait``."""
+BUDGET_DRY_RUN: Final = "tokenbudget.budget.dry_run"
+BUDGET_ASKED_MODEL: Final = "tokenbudget.budget.asked_model"
+"""The model that the program asked for, where a budget had a cheaper one asked instead."""
+BUDGET_SHRUNK: Final = "tokenbudget.budget.shrunk"
+"""Whether a budget lowered the output tokens that the answer may have."""
+BUDGET_WAITED: Final = "tokenbudget.budget.waited"
+"""Seconds that the call waited for room in a budget."""
+EVENT_BUDGET_WARNING: Final = "tokenbudget.budget.warning"
 BATCH_ID: Final = "tokenbudget.batch.id"
 BATCH_RESULTS: Final = "tokenbudget.batch.results"
 """How many answers of a batch were charged by this look at it."""
@@ -89,6 +106,10 @@ METRIC_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 METRIC_TIME_TO_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 METRIC_COST: Final = "gen_ai.client.operation.cost"
 METRIC_REFUSALS: Final = "tokenbudget.budget.refusals"
+METRIC_BUDGET_LIMIT: Final = "tokenbudget.budget.limit"
+METRIC_BUDGET_SPENT: Final = "tokenbudget.budget.spent"
+METRIC_BUDGET_RESERVED: Final = "tokenbudget.budget.reserved"
+METRIC_BUDGET_REMAINING: Final = "tokenbudget.budget.remaining"
 TOKEN_TYPE: Final = "gen_ai.token.type"
 
 DURATION_BOUNDARIES: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -123,3 +144,12 @@ FORMER_NAMES: Final = {
     USAGE_REASONING: "gen_ai.usage.reasoning_tokens",
 }
 """What backends of the previous conventions read; set beside the current names by an option."""
+
+
+def scope_text(scope: Mapping[str, str]) -> str:
+    """A scope of a budget as the value of :data:`BUDGET_SCOPE`; empty for a budget that counts all calls together.
+
+    >>> scope_text({"tenant": "acme", "user": "a,b"})
+    'tenant=acme,user=a%2Cb'
+    """
+    return ",".join(f"{name}={value.replace('%', '%25').replace(',', '%2C')}" for name, value in scope.items())

@@ -4,12 +4,13 @@ Declare a :class:`Budget`, or put :class:`budget` around some code; the :class:`
 may come to in every budget that applies, all or none, and records what it really came to when it ends.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget
 from tokenbudget_otel.budgets.enforcer import Enforcer, Hold
-from tokenbudget_otel.budgets.errors import BudgetExceeded, TokenLimitReached, UnpricedModel
+from tokenbudget_otel.budgets.errors import BudgetExceeded, BudgetUnreachable, TokenLimitReached, UnpricedModel
 from tokenbudget_otel.budgets.ledger import (
     AsyncLedger,
     Balance,
@@ -17,7 +18,10 @@ from tokenbudget_otel.budgets.ledger import (
     Gone,
     Granted,
     Ledger,
+    LedgerCold,
     LedgerConflict,
+    LedgerUnavailable,
+    Limits,
     OpenHold,
     Refused,
     Shortage,
@@ -27,17 +31,27 @@ from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.windows import WINDOWS, Window, window_at
 
 if TYPE_CHECKING:
+    from tokenbudget_otel.budgets.alert import Alert
+    from tokenbudget_otel.budgets.alert_event import AlertEvent
+    from tokenbudget_otel.budgets.redis_ledger import AsyncRedisLedger, RedisLedger
     from tokenbudget_otel.budgets.shortfall import Shortfall
+    from tokenbudget_otel.budgets.signatures import verify_signature
+    from tokenbudget_otel.budgets.sqlite import SQLiteLedger
     from tokenbudget_otel.budgets.status import BudgetStatus
+    from tokenbudget_otel.budgets.store_error import allow_local
 
 __all__ = [
     "WINDOWS",
+    "Alert",
+    "AlertEvent",
     "Amount",
     "AsyncLedger",
+    "AsyncRedisLedger",
     "Balance",
     "Budget",
     "BudgetExceeded",
     "BudgetStatus",
+    "BudgetUnreachable",
     "Call",
     "Claim",
     "Enforcer",
@@ -46,29 +60,43 @@ __all__ = [
     "Granted",
     "Hold",
     "Ledger",
+    "LedgerCold",
     "LedgerConflict",
+    "LedgerUnavailable",
+    "Limits",
     "MemoryLedger",
     "OpenHold",
+    "RedisLedger",
     "Refused",
+    "SQLiteLedger",
     "Shortage",
     "Shortfall",
     "TokenLimitReached",
     "UnpricedModel",
     "Window",
     "active_budgets",
+    "allow_local",
     "budget",
+    "verify_signature",
     "window_at",
 ]
 
 
+_LATER = {
+    "Alert": "alert",
+    "AlertEvent": "alert_event",
+    "AsyncRedisLedger": "redis_ledger",
+    "BudgetStatus": "status",
+    "RedisLedger": "redis_ledger",
+    "SQLiteLedger": "sqlite",
+    "Shortfall": "shortfall",
+    "allow_local": "store_error",
+    "verify_signature": "signatures",
+}
+"""What is loaded on first use: it takes a millisecond or more each, and many programs never need it."""
+
+
 def __getattr__(name: str) -> Any:
-    # Made on first use: classes of many fields take a millisecond each, and many programs never need them.
-    if name == "Shortfall":
-        from tokenbudget_otel.budgets.shortfall import Shortfall
-
-        return Shortfall
-    if name == "BudgetStatus":
-        from tokenbudget_otel.budgets.status import BudgetStatus
-
-        return BudgetStatus
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if (home := _LATER.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

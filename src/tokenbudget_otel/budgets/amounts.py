@@ -89,7 +89,8 @@ class Call:
         tags: the tags in force (:func:`tokenbudget_otel.tags.current_tags`).
         context: the OpenTelemetry context the call is made in; ``None`` for the current one.
         operation: ``chat``, ``embeddings`` …, where known.
-        api_key: what tells the API key from others without giving it away: its last four characters and a few digits of its hash; ``""`` where it is not known.
+        api_key: what tells the API key from others without giving it away: its last four characters and a few digits
+            of its hash; ``""`` where it is not known.
 
     >>> Call("openai", "gpt-5", {"tenant": "acme"}).model
     'gpt-5'

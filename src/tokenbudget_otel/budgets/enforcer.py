@@ -10,20 +10,35 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget, checked_choice
 from tokenbudget_otel.budgets.errors import refusal
-from tokenbudget_otel.budgets.ledger import Balance, Claim, Dimension, Granted, Ledger, Refused, Shortage
+from tokenbudget_otel.budgets.ledger import (
+    DIMENSIONS,
+    Balance,
+    Claim,
+    Dimension,
+    Gone,
+    Granted,
+    Ledger,
+    LedgerUnavailable,
+    Limits,
+    Refused,
+    Shortage,
+)
 from tokenbudget_otel.budgets.memory import MemoryLedger
-from tokenbudget_otel.budgets.rules import Rule, helps_to_wait, scope_of, standing
+from tokenbudget_otel.budgets.remedies import UNCHANGED, Change, Remedies, Revision, Source, seconds_to_room
+from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
 from tokenbudget_otel.budgets.run import active_budgets, budget
+from tokenbudget_otel.budgets.steps import Ask, Direct, Steps, Way, run, run_async
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.usage import TokenUsage
 
 if TYPE_CHECKING:
+    from tokenbudget_otel.budgets.alerts import AlertDesk
     from tokenbudget_otel.budgets.shortfall import Shortfall
     from tokenbudget_otel.budgets.status import BudgetStatus
 
@@ -35,32 +50,64 @@ ON_EXPIRY: Final = ("charge", "charge_input", "release")
 _MAX_TOLD: Final = 10_000
 """Most warnings remembered as given."""
 
-Source = Rule | budget
+LEASE_S: Final = 60.0
+"""Seconds that a hold in a shared ledger lives without a sign of life from its process."""
 
 
 class Hold:
     """A call that was admitted, and what is reserved for it. To be settled or released, once.
 
-    ``warnings`` names the ``action="warn"`` budgets that had no room for the call.
+    Attributes:
+        warnings: the budgets that had no room for the call and let it through all the same.
+        change: what became of the request so that it fits.
+        cut: whether one of the budgets has a stream stopped that outgrows it.
     """
 
-    __slots__ = ("_sources", "call", "claims", "id", "unpriced", "warnings")
+    __slots__ = ("_once", "_sources", "call", "change", "claims", "cut", "estimate", "id", "steps", "unpriced",
+                 "warnings")  # fmt: skip
 
     def __init__(
-        self, hold_id: str, call: Call, claims: tuple[Claim, ...], sources: tuple[Source, ...], unpriced: bool
+        self,
+        hold_id: str,
+        call: Call,
+        claims: tuple[Claim, ...],
+        sources: tuple[Source, ...],
+        estimate: Estimate,
+        change: Change = UNCHANGED,
     ) -> None:
         self.id = hold_id
         self.call = call
         self.claims = claims
-        self.unpriced = unpriced
+        self.estimate = estimate
+        self.unpriced = estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None
         self.warnings: tuple[Shortfall, ...] = ()
+        self.change = change
+        self.cut = any(source.cut_streams for source in sources)
+        self.steps = 0
         self._sources = sources
+        self._once = [None]
+
+    def parts(self) -> Iterable[tuple[Source, Claim]]:
+        """What is reserved, and for which budget; each key once."""
+        last = ""
+        for source, claim in zip(self._sources, self.claims, strict=True):
+            if claim.key != last:  # a budget that degrades early claims its key twice in a row
+                last = claim.key
+                yield source, claim
 
     def runs(self) -> Iterable[tuple[budget, Claim]]:
         """The ``budget()`` scopes that count this call, with what each reserves."""
-        for source, claim in zip(self._sources, self.claims, strict=True):
+        for source, claim in self.parts():
             if isinstance(source, budget):
                 yield source, claim
+
+    def end(self) -> bool:
+        """Whether it had not ended yet. It has now."""
+        try:
+            self._once.pop()
+        except IndexError:
+            return False
+        return True
 
     def __repr__(self) -> str:
         return f"<Hold {self.id} on {', '.join(claim.key for claim in self.claims)}>"
@@ -73,13 +120,16 @@ class Enforcer:
         budgets: what to enforce, besides the ``budget()`` scopes around each call.
         ledger: where to count; the memory of this process by default.
         clock: seconds since 1970, which says what window it is. The ledger has a clock of its own.
-        ttl: seconds after which a hold that nobody ended runs out. Longer than any call takes.
+        ttl: seconds after which a hold that nobody ended runs out. Longer than any call takes. In a ledger that
+            processes share, a hold runs out a minute after its process gave the last sign of life.
         on_expiry: what a hold that runs out is charged: ``"charge"``, what it reserved (so that a lost call
             cannot make room for spending that may have happened); ``"charge_input"``, the input it sent;
             ``"release"``, nothing.
+        journal: a folder for what was spent while a shared ledger could not be reached, so that it is booked later
+            also if this process does not live to do it.
 
     Raises:
-        ValueError: for two different budgets of one name.
+        ValueError: for two different budgets of one name, and limits larger than the ledger can count.
 
     >>> enforcer = Enforcer([Budget(limit_usd=1, name="all")])
     >>> call = Call("openai", "gpt-5", {"tenant": "acme"})
@@ -103,24 +153,88 @@ class Enforcer:
         clock: Callable[[], float] = time.time,
         ttl: float = 1800.0,
         on_expiry: OnExpiry = "charge",
+        journal: str | os.PathLike[str] | None = None,
     ) -> None:
         checked_choice("on_expiry", on_expiry, ON_EXPIRY)
         if not ttl > 0:
             raise ValueError(f"ttl must be a number of seconds above 0, not {ttl!r}")
-        self.ledger: Ledger = MemoryLedger(clock=clock) if ledger is None else ledger
         self._clock = clock
-        self._ttl = ttl
+        self._longest = ttl
         self._on_expiry = on_expiry
+        self._journal = journal
         self._after_fork()
         renew_after_fork(self)
         self._rules: tuple[Rule, ...] = ()  # replaced, never changed: readers take no lock
         self._told: OrderedDict[str, None] = OrderedDict()
         self._runs: weakref.WeakValueDictionary[str, budget] = weakref.WeakValueDictionary()
         self._ended_runs: deque[str] = deque()
+        self._alerts: AlertDesk | None = None
+        self._watched = False
+        self.assumes = False
+        """Whether a budget assumes prices that are not known."""
+        self.refresh: Callable[[], object] | None = None
+        """Called before each call is admitted: what has been declared elsewhere may have changed."""
+        self._move_to(MemoryLedger(clock=clock) if ledger is None else ledger)
         self.add(*budgets)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+
+    # -- the ledger ------------------------------------------------------------------------------------------
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is counted."""
+        return self._ledger
+
+    @property
+    def way(self) -> Way:
+        """How the ledger is reached."""
+        return self._way
+
+    def use(self, ledger: Ledger, journal: str | os.PathLike[str] | None = None) -> None:
+        """Count in another ledger from the next call on. What was counted so far stays where it is.
+
+        Args:
+            ledger: the ledger.
+            journal: as for :class:`Enforcer`.
+
+        Raises:
+            ValueError: for limits larger than it can count. The ledger is not changed then.
+        """
+        for rule in self._rules:
+            _check_limits(rule, ledger)
+        before = self._way
+        self._journal = journal
+        self._alerts = None  # it asks the ledger
+        self._move_to(ledger)
+        before.flush(2.0)
+        before.close()
+        self._declare(self._rules)
+
+    def _move_to(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        if ledger.blocking or ledger.shared:
+            from pathlib import Path
+
+            from tokenbudget_otel.budgets.courier import Courier
+
+            self._ttl = min(self._longest, LEASE_S) if ledger.shared else self._longest
+            journal = None if self._journal is None else Path(self._journal)
+            self._way: Way = Courier(ledger, clock=self._clock, ttl=self._ttl, longest=self._longest, journal=journal)
+        else:
+            self._ttl = self._longest
+            self._way = Direct(ledger)
+
+    @property
+    def charges_input(self) -> bool:
+        """Whether a hold that runs out is charged the input of its call."""
+        return self._on_expiry == "charge_input"
+
+    def flush(self, timeout: float | None = 2.0) -> bool:
+        """Wait until the ledger and the alerts have everything they were told. Returns whether they do."""
+        done = self._way.flush(timeout)
+        return (self._alerts is None or self._alerts.flush(timeout or 2.0)) and done
 
     # -- the set of budgets ----------------------------------------------------------------------------------
 
@@ -135,19 +249,91 @@ class Enforcer:
         Raises:
             ValueError: if another budget has the name; none is added then.
         """
+        self._put(budgets, replacing=False)
+
+    def replace(self, *budgets: Budget) -> None:
+        """Declare budgets in the place of those of the same names, from the next call on. What was counted under a
+        name goes on being counted, as long as the window is of the same kind.
+
+        Raises:
+            ValueError: for limits larger than the ledger can count; none is replaced then.
+        """
+        self._put(budgets, replacing=True)
+
+    def _put(self, budgets: Iterable[Budget], *, replacing: bool) -> None:
+        new = []
         with self._lock:
             rules = {rule.name: rule for rule in self._rules}
             for each in budgets:
                 if not isinstance(each, Budget):
                     raise ValueError(f"a Budget is needed, not {each!r}")
-                if (known := rules.get(each.name)) is None:
-                    rules[each.name] = Rule(each)
-                elif known.budget != each:
+                known = rules.get(each.name)
+                if known is not None and (known.budget == each if not replacing else known.budget is each):
+                    continue
+                if known is not None and not replacing:
                     raise ValueError(
                         f"there are two different budgets named {each.name!r}: give one of them another name=, "
                         "or remove() the one that it replaces"
                     )
+                rule = rules[each.name] = Rule(each)
+                _check_limits(rule, self._ledger)
+                new.append(rule)
             self._rules = tuple(rules.values())
+            self._note_rules()
+        self._declare(new)
+
+    def _note_rules(self) -> None:
+        self._watched = any(rule.budget.alerts for rule in self._rules)
+        self.assumes = any(rule.assumes_price for rule in self._rules)
+
+    def _declare(self, rules: Iterable[Rule]) -> None:
+        """Tell those who look at a shared ledger from outside what is counted there."""
+        if self._ledger.shared and rules:
+            from tokenbudget_otel.budgets.documents import to_document
+
+            for rule in rules:
+                self._way.tell("declare", rule.name, to_document(rule.budget))
+
+    def set_limit(
+        self,
+        scope: str | Mapping[str, str] | None,
+        limit_usd: float | None = None,
+        *,
+        limit_tokens: int | None = None,
+        limit_calls: int | None = None,
+        window: str | None = None,
+        budget: str | None = None,
+    ) -> list[str]:
+        """Give one scope limits of its own, in place of the declared ones, from the next call on. In a shared ledger
+        that holds for every process.
+
+        Args:
+            scope: the value (of budgets that are counted by one thing), or ``{"tenant": "acme", "feature": "chat"}``;
+                ``None`` for budgets that count all calls together.
+            limit_usd, limit_tokens, limit_calls: the limits; those not given stay as they are declared. With none of
+                them the scope goes back to the declared limits.
+            window: only budgets with this window.
+            budget: only the budget of this name.
+
+        Returns:
+            The names of the budgets that it was set for.
+
+        Raises:
+            ValueError: if no budget is counted so, or a limit cannot be.
+
+        >>> enforcer = Enforcer([Budget(limit_usd=1, per="tenant", window="day")])
+        >>> enforcer.set_limit("acme", 50, window="day")
+        ['usd/day per tenant']
+        """
+        from tokenbudget_otel.budgets.overrides import limits_of, rules_for
+
+        limits = limits_of(limit_usd, limit_tokens, limit_calls)
+        found = rules_for(self._rules, scope, window, budget)
+        if limits is not None:
+            _check_limit("limit", limits, self._ledger)
+        for rule, values in found:
+            self._way.ask("set_limits", rule.policy(values), limits)
+        return [rule.name for rule, _ in found]
 
     def remove(self, *budgets: Budget | str) -> None:
         """Withdraw budgets, given themselves or by name. What they have counted stays in the ledger, so that one
@@ -164,16 +350,20 @@ class Enforcer:
                     known = ", ".join(map(repr, rules)) or "none"
                     raise ValueError(f"there is no budget named {name!r}; declared: {known}")
             self._rules = tuple(rules.values())
+            self._note_rules()
 
     def clear(self) -> None:
         """Withdraw every declared budget."""
         with self._lock:
             self._rules = ()
+            self._note_rules()
 
     # -- one call --------------------------------------------------------------------------------------------
 
     def applies(self, call: Call) -> bool:
         """Whether any budget counts this call, and an estimate is worth making."""
+        if self.refresh is not None:
+            self.refresh()
         return any(rule.applies(call) for rule in self._rules) or bool(active_budgets(call.context))
 
     def admit(self, call: Call, estimate: Estimate, now: float | None = None) -> Hold | None:
@@ -183,60 +373,155 @@ class Enforcer:
             What to settle or release when the call has ended; ``None`` if no budget applies.
 
         Raises:
-            BudgetExceeded: if a budget of action ``block`` has no room. Where several have none, the one that
+            BudgetExceeded: if a budget that refuses has no room. Where several have none, the one that
                 is so for longest. :class:`TokenLimitReached` if it is out of tokens, :class:`UnpricedModel` if
-                it counts dollars and the price of the call is not known.
+                it counts dollars and the price of the call is not known, :class:`BudgetUnreachable` if its ledger
+                cannot be asked.
         """
+        return run(self.admission(call, estimate, now), self._way)
+
+    async def admit_async(self, call: Call, estimate: Estimate, now: float | None = None) -> Hold | None:
+        """:meth:`admit` on an event loop, which goes on while the ledger is asked."""
+        return await run_async(self.admission(call, estimate, now), self._way)
+
+    def admission(
+        self, call: Call, estimate: Estimate, now: float | None = None, revision: Revision | None = None
+    ) -> Steps[Hold | None]:
+        """:meth:`admit`, step by step. With a ``revision`` budgets may have the request changed so that it fits."""
         rules = self._rules
         runs = active_budgets(call.context)
         if not rules and not runs:
             return None
         now = self._clock() if now is None else now
-        sources, claims = self._plan(call, estimate, now, rules, runs)
-        if not claims:
-            return None
-        unpriced = estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None
-        blind = self._refuse_unpriced(call, estimate, sources, claims, now) if unpriced else []
         if self._ended_runs:
             self._forget_runs()
-        hold = Hold(_new_id(), call, claims, sources, unpriced)
-        answer = self.ledger.reserve(hold.id, claims, self._ttl, self._charge_on_expiry(estimate))
-        if isinstance(answer, Refused):
-            raise refusal(self._worst(call, hold, answer.shortages, now))
+        remedies: Remedies | None = None
+        while True:
+            hold_id = _new_id()
+            sources, claims = self._plan(call, estimate, now, rules, runs, remedies.eased if remedies else ())
+            if not claims:
+                return None
+            hold = Hold(hold_id, call, claims, sources, estimate, remedies.change if remedies else UNCHANGED)
+            blind = (yield from self._refuse_unpriced(hold, now)) if hold.unpriced else ()
+            try:
+                answer = yield Ask(
+                    "reserve", (hold_id, claims, self._ttl, self._charge_on_expiry(estimate), _owner(call))
+                )
+            except LedgerUnavailable as error:
+                raise refusal(self._unreachable(hold, error)) from error
+            if not isinstance(answer, Refused):
+                break
+            found = _pairs(hold, answer.shortages)
+            if remedies is None:
+                remedies = Remedies(call, estimate, revision)
+            again, waited = yield from remedies.after(found, now)
+            if not again:
+                worst = yield from self._worst(hold, found, now)
+                raise refusal(worst)
+            call, estimate = remedies.call, remedies.estimate
+            now = self._clock() if waited else now
+        self._way.opened(hold_id, claims)
         if runs:
-            for run, claim in hold.runs():
-                run.reserved(claim)
-                if run.note_end_in(self._ended_runs):
-                    self._runs[run.key] = run
+            for each, claim in hold.runs():
+                each.reserved(claim)
+                if each.note_end_in(self._ended_runs):
+                    self._runs[each.key] = each
         if blind or answer.over:
-            self._warn(call, hold, blind, answer, now)
+            yield from self._warn(hold, blind, answer, now)
         return hold
 
-    def settle(self, hold: Hold | None, actual: Amount, usage: TokenUsage | None = None) -> None:
+    def settle(
+        self, hold: Hold | None, actual: Amount, usage: TokenUsage | None = None, assumed: int | None = None
+    ) -> None:
         """Record what a call really came to, in every budget that admitted it, also past the limit.
+
+        On an event loop it is handed over, and recorded a moment later, where the ledger is kept elsewhere.
 
         Args:
             hold: what :meth:`admit` gave.
             actual: the true amount; where ``nano_usd`` is ``None`` (the price turned out to be unknown), what
                 was reserved counts as spent.
-            usage: added to the ``usage`` of the ``budget()`` scopes around the call.
+            usage: added to the ``usage`` of the ``budget()`` scopes around the call, and what budgets that limit
+                tokens of one type count.
+            assumed: nano-USD that budgets which assume a price count where it is not known.
         """
-        if hold is None:
+        if hold is None or not hold.end():
             return
+        apart = _apart(hold.parts(), actual, usage, assumed)
         if actual.nano_usd is None and hold.unpriced:
             # Never priced: nothing was reserved that could stand in for it.
             actual = Amount(0, actual.tokens, actual.calls)
-        if self.ledger.settle(hold.id, actual, hold.claims) != "replayed":
-            for run, claim in hold.runs():
-                run.settled(claim, actual)
-                if usage is not None:
-                    run.add_usage(usage)
+        self._way.closed(hold.id)
+        self._way.tell("settle", hold.id, actual, hold.claims, apart)
+        for each, claim in hold.runs():
+            each.settled(claim, actual)
+            if usage is not None:
+                each.add_usage(usage)
+        if self._watched:
+            self._look(hold.parts())
 
     def release(self, hold: Hold | None) -> None:
         """Give back what a call reserved that surely was not billed: it was never sent, or rejected as invalid."""
-        if hold is not None and self.ledger.release(hold.id) in ("done", "late"):
-            for run, claim in hold.runs():
-                run.settled(claim, _NOTHING)
+        if hold is None or not hold.end():
+            return
+        self._way.closed(hold.id)
+        self._way.tell("release", hold.id)
+        for each, claim in hold.runs():
+            each.settled(claim, _NOTHING)
+
+    def suffices(self, hold: Hold, so_far: Estimate) -> bool:
+        """Whether what is reserved covers what a call comes to, in every budget that would have it stopped."""
+        return not any(
+            needed > held
+            for source, claim in hold.parts()
+            if source.cut_streams and claim.hard
+            for needed, held in zip(source.needs(so_far), claim[1:4], strict=True)
+        )
+
+    def growth(self, hold: Hold, so_far: Estimate, now: float | None = None) -> Steps[None]:
+        """Reserve more for a call that outgrows what it reserved, step by step. Budgets that do not cut streams only
+        take note.
+
+        Args:
+            hold: the call, not ended.
+            so_far: what it has come to, and a little more.
+
+        Raises:
+            BudgetExceeded: (``partial``) if a budget with ``cut_streams`` has no room for more.
+        """
+        claims, sources = [], []
+        for source, claim in hold.parts():
+            more = [max(0, needed - held) for needed, held in zip(source.needs(so_far), claim[1:4], strict=True)]
+            if any(more):
+                claims.append(
+                    claim._replace(
+                        nano_usd=more[0],
+                        tokens=more[1],
+                        calls=more[2],
+                        hard=source.cut_streams and claim.hard,
+                        per_mille=1000,
+                    )
+                )
+                sources.append(source)
+        if not claims:
+            return
+        hold.steps += 1
+        try:
+            answer = yield Ask("extend", (hold.id, str(hold.steps), tuple(claims), self._ttl))
+        except LedgerUnavailable:
+            return  # what comes to be known of the store later does not stop an answer that is on its way
+        if isinstance(answer, Refused):
+            now = self._clock() if now is None else now
+            asked = Hold(hold.id, hold.call, tuple(claims), tuple(sources), so_far)
+            worst = yield from self._worst(asked, _pairs(asked, answer.shortages), now, partial=True)
+            raise refusal(worst)
+        if isinstance(answer, Gone):
+            return  # it ran out, and is booked in full when it ends
+        added = {claim.key: claim for claim in claims}
+        for each, claim in hold.runs():
+            if claim.key in added:
+                each.reserved(added[claim.key])
+        hold.claims = tuple([_sum(claim, added.get(claim.key)) for claim in hold.claims])
 
     def charge(
         self,
@@ -244,76 +529,131 @@ class Enforcer:
         actual: Amount,
         id: str | None = None,  # noqa: A002 - what it is
         usage: TokenUsage | None = None,
+        assumed: int | None = None,
     ) -> bool:
         """Record a call that nobody reserved, in every budget that applies. Never refused.
 
         Args:
             call, actual: the call and what it came to. Of an unknown price, tokens and the call are counted.
             id: of what is charged, so that charging it again changes nothing; by default it is new.
-            usage: added to the ``usage`` of the ``budget()`` scopes around the call.
+            usage, assumed: as for :meth:`settle`.
 
         Returns:
-            Whether it was not there yet. Also true where no budget applies: then nobody remembers.
+            Whether it was not there yet. Also true where no budget applies, or the ledger cannot be reached: then
+            nobody remembers.
         """
+        entry = self._entry(call, actual, usage, assumed)
+        if entry is None:
+            return True
+        sources, claims, known, apart = entry
+        try:
+            new: bool = self._way.ask("charge", id or _new_id(), known, claims, apart) == "done"
+        except LedgerUnavailable:
+            new = True
+        if new:
+            self._charged(sources, claims, known, usage)
+        return new
+
+    def charge_soon(
+        self,
+        call: Call,
+        actual: Amount,
+        id: str | None = None,  # noqa: A002 - what it is
+        usage: TokenUsage | None = None,
+        assumed: int | None = None,
+    ) -> None:
+        """:meth:`charge` for a caller that need not know whether it is new, and may be on an event loop."""
+        entry = self._entry(call, actual, usage, assumed)
+        if entry is None:
+            return
+        sources, claims, known, apart = entry
+
+        def counted(outcome: str) -> None:
+            if outcome == "done":
+                self._charged(sources, claims, known, usage)
+
+        self._way.tell("charge", id or _new_id(), known, claims, apart, then=counted)
+
+    def _entry(
+        self, call: Call, actual: Amount, usage: TokenUsage | None, assumed: int | None
+    ) -> tuple[tuple[Source, ...], tuple[Claim, ...], Amount, Mapping[str, Amount] | None] | None:
         rules = self._rules
         runs = active_budgets(call.context)
         if not rules and not runs:
-            return True
+            return None
         known = Amount(actual.nano_usd or 0, actual.tokens, actual.calls)
-        sources, claims = self._plan(call, Estimate(known, known), self._clock(), rules, runs)
+        sources, claims = self._plan(call, Estimate(known, known), self._clock(), rules, runs, _ALL)
         if not claims:
-            return True
-        new = self.ledger.charge(id or _new_id(), known, claims) == "done"
-        if new:
-            for source in sources:
-                if isinstance(source, budget):
-                    if source.note_end_in(self._ended_runs):
-                        self._runs[source.key] = source
-                    source.settled(None, known)
-                    if usage is not None:
-                        source.add_usage(usage)
-        return new
+            return None
+        return sources, claims, known, _apart(zip(sources, claims, strict=True), actual, usage, assumed)
+
+    def _charged(
+        self, sources: tuple[Source, ...], claims: tuple[Claim, ...], known: Amount, usage: TokenUsage | None
+    ) -> None:
+        for source in sources:
+            if isinstance(source, budget):
+                if source.note_end_in(self._ended_runs):
+                    self._runs[source.key] = source
+                source.settled(None, known)
+                if usage is not None:
+                    source.add_usage(usage)
+        if self._watched:
+            self._look(zip(sources, claims, strict=True))
 
     # -- to look inside --------------------------------------------------------------------------------------
 
     def status(self, now: float | None = None) -> list[BudgetStatus]:
         """How every budget stands in the window in force: a row for each scope that was used, and one for each
-        budget that counts all calls together; then the ``budget()`` scopes that are active."""
+        budget that counts all calls together; then the ``budget()`` scopes that are active.
+
+        Raises:
+            LedgerUnavailable: where the ledger cannot be asked.
+        """
+        from tokenbudget_otel.budgets.status import row_of_run, rows_of
+
         now = self._clock() if now is None else now
         self._forget_runs()
-        rows = []
-        for rule in self._rules:
-            prefix = rule.prefix(now)
-            # The next character divides this window's id from one that only begins like it.
-            used = [each for each in self.ledger.balances(prefix) if each.key[len(prefix) :][:1] in ("", "|")]
-            if not used and not rule.per:
-                used = [Balance(prefix)]
-            window = rule.window(now)
-            rows += [_row(rule, each, window.id, resets_at=rule.resets_at(window.end)) for each in used]
-        rows += [_row(run, self.ledger.balance(run.key), "run") for run in list(self._runs.values()) if run.active]
-        return rows
+        overrides = self._ledger.limits()
+        rows = [row for rule in self._rules for row in rows_of(rule, self._ledger, overrides, now)]
+        active = [each for each in list(self._runs.values()) if each.active]
+        balances = self._ledger.read([each.key for each in active]) if active else ()
+        return rows + [row_of_run(each, balance) for each, balance in zip(active, balances, strict=True)]
 
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _plan(
-        self, call: Call, estimate: Estimate, now: float, rules: tuple[Rule, ...], runs: tuple[budget, ...]
+        self,
+        call: Call,
+        estimate: Estimate,
+        now: float,
+        rules: tuple[Rule, ...],
+        runs: tuple[budget, ...],
+        eased: Collection[str],
     ) -> tuple[tuple[Source, ...], tuple[Claim, ...]]:
-        applying = [rule for rule in rules if rule.applies(call)]
-        claims = [run.claim(estimate) for run in reversed(runs)]
-        claims += [rule.claim(call, estimate, now) for rule in applying]
-        return (*reversed(runs), *applying), tuple(claims)
+        """What a call needs of which budget. Of the ``eased`` ones, all of the limit may be used."""
+        sources: list[Source] = []
+        claims: list[Claim] = []
+        for each in reversed(runs):
+            sources.append(each)
+            claims.append(each.claim(estimate))
+        for rule in rules:
+            if rule.applies(call):
+                for claim in rule.claims(call, estimate, now, early=eased is not _ALL and rule.name not in eased):
+                    sources.append(rule)
+                    claims.append(claim)
+        return tuple(sources), tuple(claims)
 
-    def _refuse_unpriced(
-        self, call: Call, estimate: Estimate, sources: tuple[Source, ...], claims: tuple[Claim, ...], now: float
-    ) -> list[Shortfall]:
+    def _refuse_unpriced(self, hold: Hold, now: float) -> Steps[list[Shortfall]]:
         """Refuse a call whose price a budget would have to know, or say which budgets only warn of it."""
         blind = []
-        for source, claim in zip(sources, claims, strict=True):
-            amount = estimate.expected if source.mode == "expected" else estimate.worst_case
-            if amount.nano_usd is None and source.denies_unpriced:
-                balance = self.ledger.balance(claim.key)
-                shortfall = self._shortfall(call, source, Shortage(claim, balance), "usd", now, unpriced=True)
-                if source.action == "block":
+        for source, claim in hold.parts():
+            if source.amount(hold.estimate).nano_usd is None and source.denies_unpriced:
+                try:
+                    balance = yield Ask("balance", (claim.key,))
+                except LedgerUnavailable:
+                    balance = Balance(claim.key)
+                shortfall = self._shortfall(hold.call, source, Shortage(claim, balance), "usd", None, unpriced=True)
+                if shortfall.refuses:
                     raise refusal(shortfall)
                 blind.append(shortfall)
         return blind
@@ -323,47 +663,85 @@ class Enforcer:
             return None
         return _NOTHING if self._on_expiry == "release" else estimate.input
 
-    def _worst(self, call: Call, hold: Hold, shortages: tuple[Shortage, ...], now: float) -> Shortfall:
+    def _worst(
+        self, hold: Hold, found: list[tuple[Source, Shortage]], now: float, partial: bool = False
+    ) -> Steps[Shortfall]:
         """The shortage that lasts longest: until it ends, no retry can succeed."""
-        found = [
-            self._shortfall(call, source, each, each.dimensions[0], now) for source, each in _pairs(hold, shortages)
-        ]
-        return max(found, key=lambda shortfall: math.inf if (wait := shortfall.retry_after) is None else wait)
+        shortfalls = []
+        for source, each in found:
+            if each.claim.hard and each.claim.per_mille == 1000:
+                try:
+                    wait = yield from seconds_to_room(source, each, now)
+                except LedgerUnavailable:
+                    wait = None
+                shortfalls.append(self._shortfall(hold.call, source, each, each.dimensions[0], wait, partial=partial))
+        return max(
+            shortfalls, key=lambda shortfall: math.inf if shortfall.retry_after is None else shortfall.retry_after
+        )
+
+    def _unreachable(self, hold: Hold, error: LedgerUnavailable) -> Shortfall:
+        """The first of the budgets that are not to be guessed at."""
+        source, claim = next(
+            ((source, claim) for source, claim in hold.parts() if claim.hard and claim.fallback is None),
+            (hold._sources[0], hold.claims[0]),
+        )
+        dimension = next((unit for unit, limit in zip(DIMENSIONS, source.limits, strict=True) if limit is not None))
+        return self._shortfall(
+            hold.call, source, Shortage(claim, Balance(claim.key)), dimension, None, unreachable=str(error)
+        )
 
     def _shortfall(
-        self, call: Call, source: Source, shortage: Shortage, dimension: Dimension, now: float, unpriced: bool = False
+        self,
+        call: Call,
+        source: Source,
+        shortage: Shortage,
+        dimension: Dimension,
+        wait: float | None,
+        *,
+        unpriced: bool = False,
+        partial: bool = False,
+        unreachable: str = "",
     ) -> Shortfall:
         from tokenbudget_otel.budgets.shortfall import Shortfall
 
         claim, balance = shortage
-        values: dict[str, Any] = dict(
-            standing(source.limits, balance, Amount(None if unpriced else claim.nano_usd, claim.tokens, claim.calls))
-        )
+        needed = Amount(None if unpriced else claim.nano_usd, claim.tokens, claim.calls)
+        values: dict[str, Any] = dict(standing(claim[4:7], balance, needed))
+        if unreachable:
+            values = {name: value for name, value in values.items() if name.startswith(("limit", "needed"))}
         if isinstance(source, Rule):
             values["scope"] = scope_of(claim.key)
-            values["window"] = claim.key.split("|", 3)[2]
+            values["window"] = source.window_id(claim.key)
             values["resets_at"] = source.resets_at(claim.ends)
-            if claim.ends is not None and helps_to_wait(claim, dimension) and not unpriced:
-                values["retry_after"] = max(0.0, claim.ends - now)
+            values["retry_after"] = wait
         else:
             values["window"] = "run"
         return Shortfall(
             budget=source.name,
             dimension=dimension,
             action=source.action,
+            dry_run=source.dry_run,
+            partial=partial,
+            unreachable=unreachable,
             provider=call.provider,
             model=call.model,
             tags=dict(call.tags),
             **values,
         )
 
-    def _warn(self, call: Call, hold: Hold, blind: list[Shortfall], answer: Granted, now: float) -> None:
-        """Report budgets that only warn: on the hold each time, by log and callback once per scope and window."""
-        shortfalls = blind + [
-            self._shortfall(call, source, each, each.dimensions[0], now) for source, each in _pairs(hold, answer.over)
-        ]
+    def _warn(self, hold: Hold, blind: Iterable[Shortfall], answer: Granted, now: float) -> Steps[None]:
+        """Report budgets that let calls through: on the hold each time, by log and callback once per scope and
+        window."""
+        shortfalls = list(blind)
+        for source, each in _pairs(hold, answer.over):
+            if each.claim.per_mille == 1000:
+                try:
+                    wait = yield from seconds_to_room(source, each, now)
+                except LedgerUnavailable:
+                    wait = None
+                shortfalls.append(self._shortfall(hold.call, source, each, each.dimensions[0], wait))
         hold.warnings = tuple(shortfalls)
-        callbacks = {source.name: source.budget.on_warn for source in hold._sources if isinstance(source, Rule)}
+        callbacks = {source.name: source.budget.on_warn for source, _ in hold.parts() if isinstance(source, Rule)}
         for shortfall in shortfalls:
             scope = sorted(shortfall.scope.items())
             if not self._tell(f"{shortfall.budget}|{shortfall.window}|{scope}|{shortfall.unpriced}"):
@@ -374,6 +752,29 @@ class Enforcer:
                     on_warn(shortfall)
                 except Exception:
                     logger.exception("on_warn of budget %r failed; the call goes on", shortfall.budget)
+
+    def _look(self, parts: Iterable[tuple[Source, Claim]]) -> None:
+        """Have the alerts of these budgets looked at: spending under their keys has changed."""
+        for source, claim in parts:
+            if isinstance(source, Rule) and source.budget.alerts:
+                from tokenbudget_otel.budgets.alerts import AlertDesk, Watched
+
+                if self._alerts is None:
+                    ledger = self._ledger
+                    self._alerts = AlertDesk(ledger.read, ledger.limits, ledger.first, clock=self._clock)
+                self._alerts.look(
+                    Watched(
+                        source.budget,
+                        source.budget.alerts,
+                        claim.key,
+                        claim.older,
+                        claim.ends,
+                        source.window_id(claim.key),
+                        scope_of(claim.key),
+                        source.limits,
+                        claim.policy,
+                    )
+                )
 
     def _tell(self, what: str) -> bool:
         """Whether this was not told before."""
@@ -393,10 +794,12 @@ class Enforcer:
             except IndexError:  # another thread took it
                 break
         if keys:
-            self.ledger.forget(keys)
+            self._way.tell("forget", keys)
 
 
 _NOTHING: Final = Amount(0, 0, 0)
+_ALL: Final[tuple[str, ...]] = ("",)
+"""For claims that nothing is asked with: no budget degrades."""
 
 
 def _pairs(hold: Hold, shortages: tuple[Shortage, ...]) -> list[tuple[Source, Shortage]]:
@@ -404,22 +807,77 @@ def _pairs(hold: Hold, shortages: tuple[Shortage, ...]) -> list[tuple[Source, Sh
     return [(sources[each.claim.key], each) for each in shortages]
 
 
-def _row(source: Source, balance: Balance, window: str, **more: Any) -> BudgetStatus:
-    from tokenbudget_otel.budgets.status import BudgetStatus
+def _sum(claim: Claim, more: Claim | None) -> Claim:
+    if more is None:
+        return claim
+    return claim._replace(
+        nano_usd=claim.nano_usd + more.nano_usd, tokens=claim.tokens + more.tokens, calls=claim.calls + more.calls
+    )
 
-    scope = scope_of(balance.key) if isinstance(source, Rule) else {}
-    values: dict[str, Any] = dict(standing(source.limits, balance))
-    return BudgetStatus(budget=source.name, action=source.action, window=window, scope=scope, **values, **more)
+
+def _apart(
+    parts: Iterable[tuple[Source, Claim]], actual: Amount, usage: TokenUsage | None, assumed: int | None
+) -> dict[str, Amount] | None:
+    """What the budgets record that count otherwise than the rest: tokens of one type, or an assumed price."""
+    apart: dict[str, Amount] = {}
+    for source, claim in parts:
+        if not isinstance(source, Rule) or not source.counts_apart:
+            continue
+        nano_usd, tokens = actual.nano_usd, actual.tokens
+        if source.token_type != "all" and usage is not None:
+            tokens = tokens_of_type(usage, source.token_type)
+        if nano_usd is None:
+            nano_usd = assumed if source.assumes_price else 0
+        apart[claim.key] = Amount(nano_usd, tokens, actual.calls)
+    return apart or None
+
+
+def tokens_of_type(usage: TokenUsage, token_type: str) -> int:
+    """How many tokens of a type a call used; 0 where that is not told.
+
+    >>> tokens_of_type(TokenUsage(input_tokens=9, cache_read_tokens=4), "cache_read")
+    4
+    """
+    count: int | None = getattr(usage, f"{token_type}_tokens")
+    return count or 0
+
+
+def _check_limits(rule: Rule, ledger: Ledger) -> None:
+    _check_limit(f"budget {rule.name!r}", Limits(*rule.limits), ledger)
+
+
+def _check_limit(what: str, limits: Limits, ledger: Ledger) -> None:
+    """Raise for a limit that is beyond what a ledger counts exactly."""
+    for unit, limit in zip(("nano-USD", "tokens", "calls"), limits, strict=True):
+        if limit is not None and limit > ledger.largest:
+            shown = f"${limit / 1e9:,.0f}" if unit == "nano-USD" else f"{limit:,} {unit}"
+            most = f"${ledger.largest / 1e9:,.0f}" if unit == "nano-USD" else f"{ledger.largest:,} {unit}"
+            raise ValueError(
+                f"{what}: a limit of {shown} is beyond what {type(ledger).__name__} counts exactly, which is up to "
+                f"{most}: lower the limit, or leave it out where there is to be none"
+            )
 
 
 # Ids of holds: unique among processes, also of one that was forked, and cheap.
 _numbers: Final = itertools.count(1)
 _process = ""
+_place = ""
 
 
 def _name_process() -> None:
-    global _process
+    global _process, _place
     _process = os.urandom(8).hex()
+    _place = ""
+
+
+def _owner(call: Call) -> str:
+    """Who holds a reservation, for people."""
+    global _place
+    if not _place:
+        import socket
+
+        _place = f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_place} {call.provider} {call.model}"
 
 
 _name_process()

@@ -18,7 +18,8 @@ class BudgetExceeded(Exception):  # noqa: N818 - the name that users catch
 
     It carries every field of :class:`Shortfall` as an attribute: ``budget``, ``scope``, ``limit_usd``,
     ``spent_usd``, ``reserved_usd``, ``needed_usd``, ``remaining_usd``, the same in tokens and calls,
-    ``resets_at``, ``retry_after``, ``provider``, ``model``, ``tags``; and the whole of it as ``shortfall``.
+    ``resets_at``, ``retry_after``, ``provider``, ``model``, ``tags``; ``partial`` where the call was under way and its
+    answer was cut; and the whole of it as ``shortfall``.
     It is no error of a provider: nothing in it (a status code, for example) invites a retry.
 
     >>> from tokenbudget_otel.budgets import Shortfall
@@ -55,6 +56,9 @@ $1.0000 is left ($0.0000 spent, $0.0000 reserved by calls in flight). This budge
     provider: str
     model: str
     tags: Mapping[str, str]
+    dry_run: bool
+    partial: bool
+    unreachable: str
 
     def __init__(self, shortfall: Shortfall) -> None:
         super().__init__(str(shortfall))
@@ -122,6 +126,17 @@ output_per_1m=…, provider='openai'), or declare the budget with unpriced='allo
     """
 
 
+class BudgetUnreachable(BudgetExceeded):
+    """What is left of a budget cannot be known, because the ledger that it is counted in cannot be reached.
+
+    Such a budget refuses (``on_store_error="deny"``), since it may be spent. ``on_store_error="allow"`` or
+    ``allow_local(usd=…)`` let calls through meanwhile.
+
+    >>> issubclass(BudgetUnreachable, BudgetExceeded)
+    True
+    """
+
+
 def refusal(shortfall: Shortfall) -> BudgetExceeded:
     """The error to raise for a shortfall.
 
@@ -129,6 +144,8 @@ def refusal(shortfall: Shortfall) -> BudgetExceeded:
     >>> type(refusal(Shortfall(budget="mine", dimension="usd"))).__name__
     'UnpricedModel'
     """
+    if shortfall.unreachable:
+        return BudgetUnreachable(shortfall)
     if shortfall.unpriced:
         return UnpricedModel(shortfall)
     return (TokenLimitReached if shortfall.dimension == "tokens" else BudgetExceeded)(shortfall)

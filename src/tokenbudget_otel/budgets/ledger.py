@@ -56,9 +56,16 @@ class Limits(NamedTuple):
     tokens: int | None = None
     calls: int | None = None
 
-    def effective(self, declared: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def effective(
+        self, declared: tuple[int | None, int | None, int | None]
+    ) -> tuple[int | None, int | None, int | None]:
         """The limits in force, given those that are declared."""
-        return tuple(was if mine is None else mine for mine, was in zip(self, declared, strict=True))
+        nano_usd, tokens, calls = declared
+        return (
+            nano_usd if self.nano_usd is None else self.nano_usd,
+            tokens if self.tokens is None else self.tokens,
+            calls if self.calls is None else self.calls,
+        )
 
 
 class Claim(NamedTuple):
@@ -99,7 +106,8 @@ class Claim(NamedTuple):
     fallback: tuple[int | None, int | None, int | None] | None = None
 
     def under(self, limits: Limits | None) -> Claim:
-        """The claim with the limits that are in force: those set for its policy, and its share of them.
+        """The claim with the limits that are in force: those set for its policy, and its share of them. For ledgers,
+        once: the share of a share is not what is meant.
 
         >>> Claim("k", 5, limit_nano_usd=10, per_mille=800).under(Limits(nano_usd=100)).limit_nano_usd
         80
@@ -108,7 +116,7 @@ class Claim(NamedTuple):
             return self
         declared = self[4:7] if limits is None else limits.effective(self[4:7])
         mine = [each if each is None else each * self.per_mille // 1000 for each in declared]
-        return self._replace(limit_nano_usd=mine[0], limit_tokens=mine[1], limit_calls=mine[2], per_mille=1000)
+        return self._replace(limit_nano_usd=mine[0], limit_tokens=mine[1], limit_calls=mine[2])
 
 
 class Balance(NamedTuple):

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal
 
 from opentelemetry import context
 from opentelemetry.context import Context
@@ -15,10 +15,8 @@ from opentelemetry.context import Context
 from tokenbudget_otel.budgets.amounts import Amount, Estimate
 from tokenbudget_otel.budgets.declared import (
     MODES,
-    UNPRICED,
     Action,
     Mode,
-    Unpriced,
     Usd,
     checked_choice,
     checked_count,
@@ -55,6 +53,9 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
             with which the limit is never passed.
         name: shown in errors.
         unpriced: what ``max_cost_usd`` does with a call of unknown price: ``"deny"`` or ``"allow"``.
+        action: what is done with a call that does not fit: ``"block"`` refuses it, ``"shrink"`` lowers the output
+            tokens it may have to what there is room for, if that is at least ``min_output_tokens``.
+        cut_streams: whether an answer that comes piece by piece is stopped where it outgrows the budget.
 
     Raises:
         ValueError: at once, for limits that cannot work.
@@ -83,7 +84,10 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
         max_calls: int | None = None,
         mode: Mode = "expected",
         name: str | None = None,
-        unpriced: Unpriced = "deny",
+        unpriced: Literal["deny", "allow"] = "deny",
+        action: Literal["block", "shrink"] = "block",
+        cut_streams: bool = False,
+        min_output_tokens: int = 64,
     ) -> None:
         if max_cost_usd is None and max_tokens is None and max_calls is None:
             raise ValueError("budget() needs a limit: give max_cost_usd, max_tokens or max_calls")
@@ -92,10 +96,13 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
         self.limit_tokens: int | None = checked_count("max_tokens", max_tokens)
         self.limit_calls: int | None = checked_count("max_calls", max_calls)
         checked_choice("mode", mode, MODES)
-        checked_choice("unpriced", unpriced, UNPRICED)
+        checked_choice("unpriced", unpriced, ("deny", "allow"))
         self.mode: Mode = mode
-        self.action: Action = "block"
-        self.unpriced: Unpriced = unpriced
+        checked_choice("action", action, ("block", "shrink"))
+        self.action: Action = action
+        self.cut_streams = bool(cut_streams)
+        self.min_output_tokens = checked_count("min_output_tokens", min_output_tokens) or 0
+        self.unpriced: Literal["deny", "allow"] = unpriced
         self.name: str = self._default_name() if name is None else checked_name(name)
         self.limits = (None if cost is None else to_nano(cost), self.limit_tokens, self.limit_calls)
         self.key: str = f"{RUNS}{os.getpid()}-{next(_numbers)}-{os.urandom(4).hex()}"
@@ -108,6 +115,10 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+
+    dry_run: Final = False
+    max_wait: Final = 0.0
+    token_type: Final = "all"
 
     # -- what users read -------------------------------------------------------------------------------------
 
@@ -167,10 +178,21 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
         """Whether a call of unknown price is refused."""
         return self.limit_usd is not None and self.unpriced == "deny"
 
+    def amount(self, estimate: Estimate) -> Amount:
+        """What a call reserves; ``nano_usd`` is ``None`` where the price is not known."""
+        return estimate.amount(self.mode)
+
+    def needs(self, estimate: Estimate) -> tuple[int, int, int]:
+        """The same as a claim says it: nano-USD, tokens, calls, an unknown price as 0."""
+        amount = self.amount(estimate)
+        return amount.nano_usd or 0, amount.tokens, amount.calls
+
     def claim(self, estimate: Estimate) -> Claim:
         """What a call needs of this budget."""
-        amount = estimate.expected if self.mode == "expected" else estimate.worst_case
-        return Claim(self.key, amount.nano_usd or 0, amount.tokens, amount.calls, *self.limits)
+        # A run is this process's own affair: while a ledger elsewhere cannot be reached, what is left as far as
+        # this process knows is a limit that holds.
+        left = tuple(self._remaining(index) for index in range(3))
+        return Claim(self.key, *self.needs(estimate), *self.limits, fallback=left)  # type: ignore[arg-type]
 
     def reserved(self, claim: Claim) -> None:
         """A call was admitted."""
@@ -224,6 +246,9 @@ class budget(ContextScope["budget"]):  # noqa: N801 - reads as a keyword: `with 
             mode=self.mode,
             name=self.name,
             unpriced=self.unpriced,
+            action=self.action,  # type: ignore[arg-type]
+            cut_streams=self.cut_streams,
+            min_output_tokens=self.min_output_tokens,
         )
 
     def _remaining(self, index: int) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from tokenbudget_otel.budgets.ledger import Dimension
 from tokenbudget_otel.money import format_usd, to_nano
@@ -24,7 +24,10 @@ class Shortfall:
     Args:
         budget: name of the budget.
         dimension: what there was no room for: ``"usd"``, ``"tokens"`` or ``"calls"``.
-        action: ``"block"`` (the call was refused) or ``"warn"`` (it went through).
+        action: what the budget does then: ``"warn"`` lets the call through, all others come to a refusal in the end.
+        dry_run: whether it would have done so, and the call went through.
+        partial: whether the call was under way and was stopped in the middle of its answer.
+        unreachable: why what is left of the budget is not known, where that is so; ``""`` otherwise.
         scope: the values that the budget is counted by: ``{"tenant": "acme"}``; ``""`` where the call lacks
             the tag.
         limit_usd, spent_usd, reserved_usd: the limit, what was spent, and what calls in flight reserve.
@@ -47,7 +50,10 @@ class Shortfall:
 
     budget: str
     dimension: Dimension
-    action: Literal["block", "warn"] = "block"
+    action: str = "block"
+    dry_run: bool = False
+    partial: bool = False
+    unreachable: str = ""
     scope: Mapping[str, str] = field(default_factory=dict)
     limit_usd: Decimal | None = None
     spent_usd: Decimal | None = None
@@ -74,16 +80,27 @@ class Shortfall:
     @property
     def unpriced(self) -> bool:
         """Whether the budget counts dollars and the price of the call is not known."""
-        return self.dimension == "usd" and self.needed_usd is None
+        return self.dimension == "usd" and self.needed_usd is None and not self.unreachable
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the call does not go through."""
+        return self.action != "warn" and not self.dry_run
 
     def __str__(self) -> str:
         call = f"this call to {self.provider} {self.model}".rstrip()
-        verdict = (
-            f"refused {call} before it was sent"
-            if self.action == "block"
-            else f"has no room for {call}, which was sent all the same"
-        )
-        reason = self._unpriced_reason() if self.unpriced else f"{self._reason()}. {self._reset()}"
+        if self.partial:
+            verdict = f"stopped {call} in the middle of its answer"
+        elif self.action == "warn":
+            verdict = f"has no room for {call}, which was sent all the same"
+        elif self.dry_run:
+            verdict = f"would have refused {call}, which was sent because this is a dry run"
+        else:
+            verdict = f"refused {call} before it was sent"
+        if self.unreachable:
+            reason = f"what is left of it is not known. {self.unreachable}"
+        else:
+            reason = self._unpriced_reason() if self.unpriced else f"{self._reason()}. {self._reset()}"
         return f"Budget {self.budget!r}{self._scope()} {verdict}: {reason}"
 
     def _scope(self) -> str:
@@ -112,7 +129,7 @@ class Shortfall:
             unit = "are left"
             needs, whole = (_counted(value, self.dimension) for value in (needed, limit))
         return (
-            f"it needs {needs}, and {write(remaining)} of the limit of {whole} {unit} "
+            f"it needs {needs}{' more' if self.partial else ''}, and {write(remaining)} of the limit of {whole} {unit} "
             f"({write(spent)} spent, {write(reserved)} reserved by calls in flight)"
         )
 

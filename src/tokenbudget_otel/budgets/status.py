@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
+
+from tokenbudget_otel.budgets.ledger import Balance, Ledger, Limits
+from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
+from tokenbudget_otel.budgets.run import budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +55,36 @@ class BudgetStatus:
             for spent, limit in pairs
             if spent is not None and limit is not None
         )
+
+
+def rows_of(rule: Rule, ledger: Ledger, overrides: Mapping[str, Limits], now: float) -> list[BudgetStatus]:
+    """How one declared budget stands now, for each scope that was used in the window in force."""
+    used = rule.standing(ledger.balances(rule.prefix(now)), now)
+    if not used and not rule.per:
+        used = [Balance(rule.prefix(now))]
+    rows = []
+    for each in used:
+        scope = scope_of(each.key)
+        own = overrides.get(rule.policy(scope))
+        limits = rule.limits if own is None else own.effective(rule.limits)
+        rows.append(_row(rule, each, limits, rule.window_id(each.key), scope, rule.resets_at(rule.ends(now))))
+    return rows
+
+
+def row_of_run(run: budget, balance: Balance) -> BudgetStatus:
+    """How a ``budget()`` scope stands."""
+    return _row(run, balance, run.limits, "run", {}, None)
+
+
+def _row(
+    source: Rule | budget,
+    balance: Balance,
+    limits: tuple[int | None, int | None, int | None],
+    window: str,
+    scope: Mapping[str, str],
+    resets_at: datetime | None,
+) -> BudgetStatus:
+    values: dict[str, Any] = dict(standing(limits, balance))
+    return BudgetStatus(
+        budget=source.name, action=source.action, window=window, scope=scope, resets_at=resets_at, **values
+    )

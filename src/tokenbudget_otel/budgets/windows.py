@@ -7,10 +7,12 @@ key: nothing is reset, two processes cannot disagree, and a late charge goes to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+from tokenbudget_otel.budgets.calendars import CALENDARS, begin_of, calendar_of, checked_start
+from tokenbudget_otel.budgets.rolling import rolling
 
 HOUR: Final = 3600
 """Seconds in an hour."""
@@ -38,101 +40,58 @@ class Window(NamedTuple):
 LIFETIME: Final = Window("lifetime", None, None)
 
 
-class _Calendar(NamedTuple):
-    """How one kind of window divides the days: the first day around a day, of the next window, and the id."""
-
-    first: Callable[[date], date]
-    next: Callable[[date], date]
-    id: Callable[[date], str]
+WINDOWS: Final = ("lifetime", "hour", *CALENDARS)
+"""Every kind of window there is, besides the rolling ones (``"rolling 24h"``)."""
 
 
-def _months_on(day: date, months: int) -> date:
-    years, month = divmod(day.month - 1 + months, 12)
-    return date(day.year + years, month + 1, 1)
-
-
-def _week_id(day: date) -> str:
-    year, week, _ = day.isocalendar()
-    return f"{year}-W{week:02}"
-
-
-_CALENDARS: Final[dict[str, _Calendar]] = {
-    "day": _Calendar(lambda day: day, lambda day: day + timedelta(1), date.isoformat),
-    "week": _Calendar(lambda day: day - timedelta(day.weekday()), lambda day: day + timedelta(7), _week_id),
-    "month": _Calendar(
-        lambda day: day.replace(day=1), lambda day: _months_on(day, 1), lambda day: f"{day.year}-{day.month:02}"
-    ),
-    "quarter": _Calendar(
-        lambda day: day.replace(month=day.month - (day.month - 1) % 3, day=1),
-        lambda day: _months_on(day, 3),
-        lambda day: f"{day.year}-Q{(day.month + 2) // 3}",
-    ),
-    "year": _Calendar(
-        lambda day: day.replace(month=1, day=1), lambda day: day.replace(year=day.year + 1), lambda day: str(day.year)
-    ),
-}
-
-WINDOWS: Final = ("lifetime", "hour", *_CALENDARS)
-"""Every kind of window there is."""
-
-
-def window_at(window: str, now: float, timezone: str = "UTC") -> Window:
+def window_at(window: str | timedelta, now: float, timezone: str = "UTC", starts_on: int | str | None = None) -> Window:
     """The window of a kind that the moment ``now`` belongs to.
 
     Args:
-        window: one of :data:`WINDOWS`. Weeks are ISO weeks and begin on Monday. Hours are the hours of UTC
-            whatever the time zone, so that each has 60 minutes also when clocks change.
+        window: one of :data:`WINDOWS`, or a rolling one (``"rolling 24h"``, a :class:`~datetime.timedelta`), of which
+            it gives the part that ``now`` belongs to (see :mod:`.rolling`). Hours are the hours of UTC whatever the
+            time zone, so that each has 60 minutes also when clocks change.
         now: seconds since 1970 (UTC).
         timezone: IANA name of the zone whose midnights divide days, weeks, months, quarters and years. A day
             in which clocks change has 23 or 25 hours; where midnight does not exist, the day begins with the
             first moment that does; where it occurs twice, with the first.
+        starts_on: of weeks, the day of the week (``"monday"``, as in ISO weeks); of months, the day of the month (1;
+            the last day where a month has not so many); of quarters and years, month and day (``"01-01"``).
 
     Raises:
-        ValueError: for an unknown kind of window or time zone.
+        ValueError: for an unknown kind of window or time zone, or what no such window can start on.
 
     >>> window_at("month", 1_795_374_000.0)
     Window(id='2026-11', start=1793491200, end=1796083200)
     >>> window_at("day", 1_795_374_000.0, "Asia/Tokyo").id
     '2026-11-23@Asia/Tokyo'
+    >>> window_at("month", 1_795_374_000.0, starts_on=15).id
+    '2026-11-15/month-15'
     """
+    starts_on = checked_start(str(window), starts_on)
+    if (span := rolling(window)) is not None:
+        part = span.part(now)
+        return Window(span.id(part), span.start(part), span.start(part + 1))
     if window == "lifetime":
         return LIFETIME
     if window == "hour":
         start = int(now // HOUR) * HOUR
         return Window(f"{datetime.fromtimestamp(start, UTC):%Y-%m-%dT%H}Z", start, start + HOUR)
-    if (calendar := _CALENDARS.get(window)) is None:
+    if window not in CALENDARS:
         raise ValueError(unknown("window", window, WINDOWS))
     zone = zone_named(timezone)
+    days = calendar_of(window, starts_on)
     # In whole seconds: fromtimestamp rounds to microseconds, and half of one before midnight would be the next day.
-    first = calendar.first(datetime.fromtimestamp(math.floor(now), zone).date())
-    after = calendar.next(first)
-    start, end = _begin(first, zone), _begin(after, zone)
+    first = days.first(datetime.fromtimestamp(math.floor(now), zone).date())
+    after = days.next(first)
+    start, end = begin_of(first, zone), begin_of(after, zone)
     # Clocks that go back across midnight repeat the end of a day after the next one has begun: what the
     # clock on the wall shows is then not the window, the order of moments is.
     while now >= end:
-        first, after = after, calendar.next(after)
-        start, end = end, _begin(after, zone)
+        first, after = after, days.next(after)
+        start, end = end, begin_of(after, zone)
     suffix = "" if timezone == "UTC" else f"@{timezone}"
-    return Window(f"{calendar.id(first)}{suffix}", start, end)
-
-
-def _begin(day: date, zone: tzinfo) -> int:
-    """The first moment of a day, in seconds since 1970."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
-    after = int(midnight.timestamp())
-    if zone is UTC or datetime.fromtimestamp(after, zone).replace(fold=0) == midnight:
-        return after
-    # Midnight was skipped. The clock before the change puts it at or after the change, the clock after the
-    # change puts it before: the change itself lies between, and the day begins with it.
-    before = int(midnight.replace(fold=1).timestamp())
-    naive = midnight.replace(tzinfo=None)
-    while after - before > 1:
-        middle = (before + after) // 2
-        if datetime.fromtimestamp(middle, zone).replace(tzinfo=None) >= naive:
-            after = middle
-        else:
-            before = middle
-    return after
+    return Window(f"{days.id(first)}{suffix}", start, end)
 
 
 @lru_cache(maxsize=512)

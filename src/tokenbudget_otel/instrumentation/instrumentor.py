@@ -12,10 +12,12 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from tokenbudget_otel.budget_metrics import observe
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, meter
+from tokenbudget_otel.settings import configure
 
 
 class Doors(Door):
@@ -87,7 +89,11 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         raise NotImplementedError
 
     def door(self, **options: Any) -> Door:
-        """A door with the given options, not yet put anywhere: for one client only."""
+        """A door with the given options, not yet put anywhere: for one client only.
+
+        Raises:
+            ValueError: for a configuration of budgets that cannot be meant.
+        """
         telemetry = Telemetry.make(
             f"tokenbudget_otel.instrumentation.{self.sdk}",
             options.get("tracer_provider"),
@@ -95,7 +101,12 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             options.get("logger_provider"),
             former_names=bool(options.get("former_names", False)),
         )
-        return self._make_door(telemetry, options.get("meter") or meter(), options)
+        counting = options.get("meter")
+        if counting is None:
+            counting = meter()
+            configure(counting.enforcer)
+            observe(counting.enforcer, options.get("meter_provider"))
+        return self._make_door(telemetry, counting, options)
 
     def _instrument(self, **kwargs: Any) -> None:
         door = self._door = self.door(**kwargs)
