@@ -29,6 +29,7 @@ class Asked:
     model: str = "big"
     most: int | None = 1_000
     model_changes: bool = True
+    least_output: int = 1
     seen: list[Change] = field(default_factory=list)
 
     @property
