@@ -174,7 +174,9 @@ class Meter:
             return Ticket(request, None)
         revision = _Revision(self, request) if request.changes else None
         try:
-            hold = yield from self.enforcer.admission(call, self._estimate(request), revision=revision)
+            hold = yield from self.enforcer.admission(
+                call, self._estimate(request), revision=revision, call_id=request.id
+            )
         except BudgetExceeded:
             self.totals.refuse(request.provider, request.model, request.operation, request.tags)
             raise

@@ -190,6 +190,16 @@ def test_doctor_explains_sampling_and_names_what_cannot_be_read() -> None:
     assert bad["OTEL_TRACES_SAMPLER_ARG"]["level"] == "attention"
 
 
+def test_doctor_reads_what_is_configured_of_budgets() -> None:
+    assert "budgets" not in doctor()
+    found = doctor(TOKENBUDGET_LIMIT_USD="5", TOKENBUDGET_LEDGER="redis://app:secret@cache/0")
+    assert found["budgets"]["text"] == "1 from environment, counted in redis://***@cache/0"
+    assert found["TOKENBUDGET_LEDGER"]["text"] == "redis://***@cache/0"
+    bad = doctor(TOKENBUDGET_LIMIT_USD="5", TOKENBUDGET_WINDOW="monthly")["budgets"]
+    assert bad["level"] == "attention"
+    assert "unknown window 'monthly'" in bad["text"]
+
+
 @pytest.mark.parametrize(
     ("name", "level"),
     [("opentelemetry-instrumentation-openai", "attention"), ("openlit", "attention"), ("langfuse", "attention")],

@@ -12,8 +12,22 @@ import pytest
 
 from budgets import test_ledger_contract as contract
 from budgets.budget_ledgers import Clock
-from tokenbudget_otel.budgets import Amount, Claim, Granted, Ledger, MemoryLedger, Refused
-from tokenbudget_otel.cli.ledger import BudgetUnreachable, LedgerHost, RemoteLedger, RunLedger
+from tokenbudget_otel.budgets import (
+    Amount,
+    Budget,
+    BudgetUnreachable,
+    Call,
+    Claim,
+    Enforcer,
+    Estimate,
+    Granted,
+    Ledger,
+    LedgerUnavailable,
+    MemoryLedger,
+    Refused,
+)
+from tokenbudget_otel.budgets.rules import Rule
+from tokenbudget_otel.cli.ledger import LedgerHost, RemoteLedger, RunLedger
 from tokenbudget_otel.cli.metered import budget_of
 
 # The suite that every ledger has to pass; the examples of it, without the long state machine.
@@ -117,20 +131,14 @@ class Gone:
 
     def __getattr__(self, name: str) -> object:
         def fail(*_: object) -> None:
-            raise ConnectionRefusedError(name)
+            raise LedgerUnavailable(name)
 
         return fail
 
 
-def lost() -> BudgetUnreachable:
-    from tokenbudget_otel.budgets import Shortfall
-
-    return BudgetUnreachable(Shortfall(budget="run", dimension="usd"))
-
-
 def test_both_or_none() -> None:
     host = MemoryLedger()
-    ledger = RunLedger("run|", host, lost)
+    ledger = RunLedger("run|", host)
     mine, shared = claim("mine", 1), claim("run|k", 1)
     assert isinstance(ledger.reserve("1", [mine, shared], 60), Granted)
     assert ledger.settle("1", Amount(1, 0), [mine, shared]) == "done"
@@ -152,13 +160,27 @@ def test_both_or_none() -> None:
 
 
 def test_when_the_host_is_gone() -> None:
-    ledger = RunLedger("run|", Gone(), lost)  # type: ignore[arg-type]
+    ledger = RunLedger("run|", Gone())  # type: ignore[arg-type]
     assert isinstance(ledger.reserve("1", [claim("mine")], 60), Granted)
-    with pytest.raises(BudgetUnreachable, match="has ended"):
+    with pytest.raises(LedgerUnavailable):
         ledger.reserve("2", [claim("mine"), claim()], 60)
     assert ledger.balance("mine").reserved_calls == 1
-    ledger.settle("3", Amount(1, 0), [claim()])  # what was sent was sent; nobody can refuse that
-    ledger.release("3")
+    with pytest.raises(LedgerUnavailable):
+        ledger.settle("3", Amount(1, 0), [claim()])
+
+
+def test_a_call_is_refused_when_the_host_is_gone(tmp_path) -> None:
+    host = LedgerHost(tmp_path / "s", KEY, MemoryLedger())
+    budget = Budget(limit_usd=1, name="run")
+    remote = RemoteLedger(tmp_path / "s", KEY)
+    enforcer = Enforcer([budget], ledger=RunLedger(Rule(budget).prefix(0), remote))
+    call, estimate = Call("openai", "gpt-5"), Estimate(Amount(1, 1), Amount(1, 1))
+    hold = enforcer.admit(call, estimate)
+    host.close()
+    remote._forget_connections()  # as if the other end had hung up
+    with pytest.raises(BudgetUnreachable, match=r"'run' refused .* The `tokenbudget run` that keeps it has ended"):
+        enforcer.admit(call, estimate)
+    enforcer.settle(hold, Amount(1, 1))  # what was sent was sent; nobody can refuse that
 
 
 def test_the_budget_as_plain_data() -> None:

@@ -282,7 +282,7 @@ def test_without_the_run_the_budget_refuses(cli, until: Until) -> None:
     left_behind = started.stdout.readline().strip()
     until(started, "ready")
     started.kill()
-    assert "has ended, so what is left of it is not known" in started.stdout.readline()
+    assert "The `tokenbudget run` that keeps it has ended" in started.stdout.readline()
     until(started, "done")
     started.wait()
     shutil.rmtree(left_behind)

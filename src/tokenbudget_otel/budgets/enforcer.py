@@ -35,6 +35,7 @@ from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
 from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.steps import Ask, Direct, Steps, Way, run, run_async
 from tokenbudget_otel.forks import renew_after_fork
+from tokenbudget_otel.money import NANO_PER_USD
 from tokenbudget_otel.usage import TokenUsage
 
 if TYPE_CHECKING:
@@ -385,9 +386,15 @@ class Enforcer:
         return await run_async(self.admission(call, estimate, now), self._way)
 
     def admission(
-        self, call: Call, estimate: Estimate, now: float | None = None, revision: Revision | None = None
+        self,
+        call: Call,
+        estimate: Estimate,
+        now: float | None = None,
+        revision: Revision | None = None,
+        call_id: str = "",
     ) -> Steps[Hold | None]:
-        """:meth:`admit`, step by step. With a ``revision`` budgets may have the request changed so that it fits."""
+        """:meth:`admit`, step by step. With a ``revision`` budgets may have the request changed so that it fits.
+        The name of the hold begins with ``call_id``, which is unique, if that is given."""
         rules = self._rules
         runs = active_budgets(call.context)
         if not rules and not runs:
@@ -396,8 +403,9 @@ class Enforcer:
         if self._ended_runs:
             self._forget_runs()
         remedies: Remedies | None = None
-        while True:
-            hold_id = _new_id()
+        for attempt in itertools.count(1):
+            # Never one name twice: that of a hold that was refused may have been remembered on the way.
+            hold_id = f"{call_id}-{attempt}" if call_id else _new_id()
             sources, claims = self._plan(call, estimate, now, rules, runs, remedies.eased if remedies else ())
             if not claims:
                 return None
@@ -850,8 +858,10 @@ def _check_limit(what: str, limits: Limits, ledger: Ledger) -> None:
     """Raise for a limit that is beyond what a ledger counts exactly."""
     for unit, limit in zip(("nano-USD", "tokens", "calls"), limits, strict=True):
         if limit is not None and limit > ledger.largest:
-            shown = f"${limit / 1e9:,.0f}" if unit == "nano-USD" else f"{limit:,} {unit}"
-            most = f"${ledger.largest / 1e9:,.0f}" if unit == "nano-USD" else f"{ledger.largest:,} {unit}"
+            shown, most = (
+                f"${each // NANO_PER_USD:,}" if unit == "nano-USD" else f"{each:,} {unit}"
+                for each in (limit, ledger.largest)
+            )
             raise ValueError(
                 f"{what}: a limit of {shown} is beyond what {type(ledger).__name__} counts exactly, which is up to "
                 f"{most}: lower the limit, or leave it out where there is to be none"

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "demo": "Watch real clients being metered, priced and stopped, on a simulated provider.",
     "price": "What a call would cost.",
     "prices": "List the known prices, and where they come from.",
+    "budgets": "How budgets stand, in the ledger that programs share.",
     "doctor": "What is installed here, and what needs attention.",
     "simulate": "Serve a simulated OpenAI and Anthropic API on this machine.",
 }

@@ -60,6 +60,14 @@ OURS: Final[Mapping[str, Callable[[str], object]]] = {
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": lambda value: _one_of(
         value, ("no_content", "span_only", "event_only", "span_and_event", "true", "false")
     ),
+    # Together they are a configuration, which is read as a whole: see _budgets.
+    **{
+        f"TOKENBUDGET_{name}": str
+        for name in (
+            *("CONFIG", "LEDGER", "DRY_RUN", "LIMIT_USD", "LIMIT_TOKENS", "LIMIT_CALLS"),
+            *("WINDOW", "PER", "TIMEZONE", "ACTION", "MODE"),
+        )
+    },
 }
 """Environment variables that we read, and what checks each."""
 
@@ -270,7 +278,23 @@ def _prices() -> Iterator[Finding]:
             yield Finding("ok", "prices", text)
 
 
+def _budgets() -> Iterator[Finding]:
+    from tokenbudget_otel.budgets.addresses import without_password
+    from tokenbudget_otel.budgets.config import load
+
+    try:
+        config = load()
+    except ValueError as error:
+        yield Finding("attention", "budgets", str(error))
+        return
+    if config.source:
+        counted = f", counted in {without_password(config.ledger)}" if config.ledger else ""
+        yield Finding("ok", "budgets", f"{len(config.budgets)} from {config.source}{counted}")
+
+
 def _variables() -> Iterator[Finding]:
+    from tokenbudget_otel.budgets.addresses import without_password
+
     for name, value in sorted(os.environ.items()):
         if name not in OURS and not name.startswith("TOKENBUDGET_"):
             continue
@@ -283,7 +307,7 @@ def _variables() -> Iterator[Finding]:
         except (TypeError, ValueError) as error:
             yield Finding("attention", name, f"{value!r} cannot be read: {error}")
         else:
-            yield Finding("ok", name, value)
+            yield Finding("ok", name, without_password(value))
 
 
 SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
@@ -293,6 +317,7 @@ SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     _exporter,
     _sampling,
     _prices,
+    _budgets,
     _variables,
 )
 """What is looked at, in this order."""

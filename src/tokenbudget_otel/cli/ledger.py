@@ -5,43 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tokenbudget_otel.budgets import (
     Amount,
     Balance,
-    BudgetExceeded,
     Claim,
     Gone,
     Granted,
     Ledger,
+    LedgerUnavailable,
+    Limits,
     MemoryLedger,
     OpenHold,
     Refused,
-    Shortfall,
 )
 from tokenbudget_otel.budgets.ledger import Outcome
-from tokenbudget_otel.instrumentation.guard import log_once
 
 OPERATIONS: Final = frozenset(
-    ("reserve", "extend", "settle", "release", "charge", "adjust", "expire", "balance", "balances", "holds", "forget")
-)
+    ("reserve", "extend", "renew", "settle", "release", "charge", "adjust", "expire", "balance", "read", "balances",
+     "holds", "forget", "first", "set_limits", "limits", "declare", "declared")
+)  # fmt: skip
 _FAMILY: Final = "AF_UNIX"
-
-
-class BudgetUnreachable(BudgetExceeded):
-    """`tokenbudget run`, which keeps the budget of this program, is gone: what is left of it cannot be known, and
-    so the call is refused. A :class:`BudgetExceeded` like other refusals."""
-
-    def __init__(self, shortfall: Shortfall) -> None:
-        super().__init__(shortfall)
-        self.args = (
-            f"Budget {shortfall.budget!r} refused this call before it was sent: the `tokenbudget run` that keeps the "
-            "budget has ended, so what is left of it is not known. Start the program under `tokenbudget run` again.",
-        )
+_GONE: Final = "The `tokenbudget run` that keeps it has ended. Start the program under `tokenbudget run` again."
 
 
 class LedgerHost:
@@ -96,8 +85,12 @@ class RemoteLedger:
     broke is made again once.
 
     Raises:
-        OSError, EOFError: from each operation, when the host is gone.
+        LedgerUnavailable: from each operation, when the host is gone.
     """
+
+    blocking: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+    largest: ClassVar[int] = MemoryLedger.largest
 
     def __init__(self, socket: Path, key: bytes) -> None:
         self._socket = str(socket)
@@ -114,10 +107,10 @@ class RemoteLedger:
                 connection = self._connection()
                 connection.send((operation, arguments))
                 done, answer = connection.recv()
-            except (OSError, EOFError):
+            except (OSError, EOFError) as error:
                 self._mine.__dict__.clear()
                 if last:
-                    raise
+                    raise LedgerUnavailable(_GONE) from error
                 continue
             if done:
                 return answer
@@ -137,10 +130,10 @@ class RemoteLedger:
         return connection
 
     def reserve(
-        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None
+        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None, owner: str = ""
     ) -> Granted | Refused:
         """See :meth:`.Ledger.reserve`."""
-        answer: Granted | Refused = self._ask("reserve", hold_id, tuple(claims), ttl, on_expiry)
+        answer: Granted | Refused = self._ask("reserve", hold_id, tuple(claims), ttl, on_expiry, owner)
         return answer
 
     def extend(
@@ -150,9 +143,16 @@ class RemoteLedger:
         answer: Granted | Refused | Gone = self._ask("extend", hold_id, step, tuple(claims), ttl)
         return answer
 
-    def settle(self, hold_id: str, actual: Amount, claims: Sequence[Claim] = ()) -> Outcome:
+    def renew(self, hold_ids: Sequence[str], ttl: float) -> tuple[str, ...]:
+        """See :meth:`.Ledger.renew`."""
+        answer: tuple[str, ...] = self._ask("renew", tuple(hold_ids), ttl)
+        return answer
+
+    def settle(
+        self, hold_id: str, actual: Amount, claims: Sequence[Claim] = (), apart: Mapping[str, Amount] | None = None
+    ) -> Outcome:
         """See :meth:`.Ledger.settle`."""
-        answer: Outcome = self._ask("settle", hold_id, actual, tuple(claims))
+        answer: Outcome = self._ask("settle", hold_id, actual, tuple(claims), apart)
         return answer
 
     def release(self, hold_id: str) -> Outcome:
@@ -160,9 +160,11 @@ class RemoteLedger:
         answer: Outcome = self._ask("release", hold_id)
         return answer
 
-    def charge(self, entry_id: str, actual: Amount, claims: Sequence[Claim]) -> Outcome:
+    def charge(
+        self, entry_id: str, actual: Amount, claims: Sequence[Claim], apart: Mapping[str, Amount] | None = None
+    ) -> Outcome:
         """See :meth:`.Ledger.charge`."""
-        answer: Outcome = self._ask("charge", entry_id, actual, tuple(claims))
+        answer: Outcome = self._ask("charge", entry_id, actual, tuple(claims), apart)
         return answer
 
     def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
@@ -180,6 +182,11 @@ class RemoteLedger:
         answer: Balance = self._ask("balance", key)
         return answer
 
+    def read(self, keys: Sequence[str]) -> tuple[Balance, ...]:
+        """See :meth:`.Ledger.read`."""
+        answer: tuple[Balance, ...] = self._ask("read", tuple(keys))
+        return answer
+
     def balances(self, prefix: str = "") -> tuple[Balance, ...]:
         """See :meth:`.Ledger.balances`."""
         answer: tuple[Balance, ...] = self._ask("balances", prefix)
@@ -193,6 +200,29 @@ class RemoteLedger:
     def forget(self, keys: Sequence[str]) -> None:
         """See :meth:`.Ledger.forget`."""
         self._ask("forget", tuple(keys))
+
+    def first(self, mark: str, ends: float | None = None) -> bool:
+        """See :meth:`.Ledger.first`."""
+        answer: bool = self._ask("first", mark, ends)
+        return answer
+
+    def set_limits(self, policy: str, limits: Limits | None) -> None:
+        """See :meth:`.Ledger.set_limits`."""
+        self._ask("set_limits", policy, limits)
+
+    def limits(self) -> Mapping[str, Limits]:
+        """See :meth:`.Ledger.limits`."""
+        answer: Mapping[str, Limits] = self._ask("limits")
+        return answer
+
+    def declare(self, name: str, document: str) -> None:
+        """See :meth:`.Ledger.declare`."""
+        self._ask("declare", name, document)
+
+    def declared(self) -> Mapping[str, str]:
+        """See :meth:`.Ledger.declared`."""
+        answer: Mapping[str, str] = self._ask("declared")
+        return answer
 
 
 def _inode(file: int) -> int | None:
@@ -209,34 +239,37 @@ class RunLedger:
     Args:
         prefix: what the keys of the run's budget begin with.
         host: where those are counted.
-        unreachable: makes the error to raise when the host is gone.
+        local: where the others are; in the memory of this process by default.
     """
 
-    def __init__(self, prefix: str, host: Ledger, unreachable: Callable[[], BudgetUnreachable]) -> None:
+    blocking: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+    largest: ClassVar[int] = MemoryLedger.largest
+
+    def __init__(self, prefix: str, host: Ledger, local: Ledger | None = None) -> None:
         self._prefix = prefix
         self._host = host
-        self._local = MemoryLedger()
-        self._unreachable = unreachable
+        self._local: Ledger = MemoryLedger() if local is None else local
 
     def _split(self, claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
         shared = [claim for claim in claims if claim.key.startswith(self._prefix)]
         return shared, [claim for claim in claims if not claim.key.startswith(self._prefix)]
 
     def reserve(
-        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None
+        self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None, owner: str = ""
     ) -> Granted | Refused:
         """Reserve in both or in none. See :meth:`.Ledger.reserve`."""
         shared, local = self._split(claims)
         here: Granted | Refused = Granted()
         if local:
-            here = self._local.reserve(hold_id, local, ttl, on_expiry)
+            here = self._local.reserve(hold_id, local, ttl, on_expiry, owner)
         if isinstance(here, Refused) or not shared:
             return here
         try:
-            there = self._host.reserve(hold_id, shared, ttl, on_expiry)
-        except (OSError, EOFError):
+            there = self._host.reserve(hold_id, shared, ttl, on_expiry, owner)
+        except LedgerUnavailable:
             self._local.release(hold_id)
-            raise self._unreachable() from None
+            raise
         if isinstance(there, Refused):
             self._local.release(hold_id)
             return there
@@ -248,32 +281,33 @@ class RunLedger:
         """Ask the host first: what it grants and this process has no room for stays reserved until the call ends,
         which is too much rather than too little. See :meth:`.Ledger.extend`."""
         shared, local = self._split(claims)
-        try:
-            there = self._host.extend(hold_id, step, shared, ttl)
-        except (OSError, EOFError):
-            raise self._unreachable() from None
+        there = self._host.extend(hold_id, step, shared, ttl)
         if isinstance(there, Refused) or (not local and not isinstance(there, Gone)):
             return there
         here = self._local.extend(hold_id, step, local, ttl)
         return there if isinstance(here, Gone) else here
 
-    def settle(self, hold_id: str, actual: Amount, claims: Sequence[Claim] = ()) -> Outcome:
+    def renew(self, hold_ids: Sequence[str], ttl: float) -> tuple[str, ...]:
+        """See :meth:`.Ledger.renew`. A hold is gone where it is open in neither."""
+        return tuple(set(self._host.renew(hold_ids, ttl)) & set(self._local.renew(hold_ids, ttl)))
+
+    def settle(
+        self, hold_id: str, actual: Amount, claims: Sequence[Claim] = (), apart: Mapping[str, Amount] | None = None
+    ) -> Outcome:
         """See :meth:`.Ledger.settle`."""
-        shared, local = self._split(claims)
-        here: Outcome = self._local.settle(hold_id, actual, local) if local else "ignored"
-        if not shared:
-            return here
-        return self._tell("settle", hold_id, actual, shared) or here
+        return self._both("settle", hold_id, actual, claims, apart)
 
     def release(self, hold_id: str) -> Outcome:
         """See :meth:`.Ledger.release`."""
         here = self._local.release(hold_id)
-        there = self._tell("release", hold_id)
-        return there if there not in (None, "ignored") else here
+        there = self._host.release(hold_id)
+        return here if there == "ignored" else there
 
-    def charge(self, entry_id: str, actual: Amount, claims: Sequence[Claim]) -> Outcome:
+    def charge(
+        self, entry_id: str, actual: Amount, claims: Sequence[Claim], apart: Mapping[str, Amount] | None = None
+    ) -> Outcome:
         """See :meth:`.Ledger.charge`."""
-        return self._both("charge", entry_id, actual, claims)
+        return self._both("charge", entry_id, actual, claims, apart)
 
     def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
         """See :meth:`.Ledger.adjust`."""
@@ -285,39 +319,55 @@ class RunLedger:
 
     def balance(self, key: str) -> Balance:
         """See :meth:`.Ledger.balance`."""
-        if not key.startswith(self._prefix):
-            return self._local.balance(key)
-        try:
-            return self._host.balance(key)
-        except (OSError, EOFError):
-            raise self._unreachable() from None
+        return self._of(key).balance(key)
+
+    def read(self, keys: Sequence[str]) -> tuple[Balance, ...]:
+        """See :meth:`.Ledger.read`. Those of the run's budget are of one moment, and the others too."""
+        there = [key for key in keys if key.startswith(self._prefix)]
+        found = dict(zip(there, self._host.read(there) if there else (), strict=True))
+        return tuple(found[key] if key in found else self._local.balance(key) for key in keys)
 
     def balances(self, prefix: str = "") -> tuple[Balance, ...]:
         """See :meth:`.Ledger.balances`."""
-        there = self._tell("balances", prefix) if prefix.startswith(self._prefix) or not prefix else ()
-        return tuple(sorted((*self._local.balances(prefix), *(there or ()))))
+        there = self._host.balances(prefix) if prefix.startswith(self._prefix) or not prefix else ()
+        return tuple(sorted((*self._local.balances(prefix), *there)))
 
     def holds(self, key: str | None = None) -> tuple[OpenHold, ...]:
         """See :meth:`.Ledger.holds`. Those of this process, and where ``key`` is the run's, of all."""
-        if key is not None and key.startswith(self._prefix):
-            return self._tell("holds", key) or ()
-        return self._local.holds(key)
+        return (self._local if key is None else self._of(key)).holds(key)
 
     def forget(self, keys: Sequence[str]) -> None:
         """See :meth:`.Ledger.forget`. The run's budget is not forgotten: it is not this process's alone."""
         self._local.forget([key for key in keys if not key.startswith(self._prefix)])
 
+    def first(self, mark: str, ends: float | None = None) -> bool:
+        """See :meth:`.Ledger.first`."""
+        return self._host.first(mark, ends)
+
+    def set_limits(self, policy: str, limits: Limits | None) -> None:
+        """See :meth:`.Ledger.set_limits`. The run's own limit is not the program's to change."""
+        self._local.set_limits(policy, limits)
+
+    def limits(self) -> Mapping[str, Limits]:
+        """See :meth:`.Ledger.limits`."""
+        return self._local.limits()
+
+    def declare(self, name: str, document: str) -> None:
+        """See :meth:`.Ledger.declare`."""
+        self._local.declare(name, document)
+
+    def declared(self) -> Mapping[str, str]:
+        """See :meth:`.Ledger.declared`."""
+        return self._local.declared()
+
+    def _of(self, key: str) -> Ledger:
+        return self._host if key.startswith(self._prefix) else self._local
+
     def _both(self, operation: str, entry_id: str, amount: Amount, claims: Sequence[Claim], *more: Any) -> Outcome:
+        """In this process first, which does not fail: if the host cannot be reached, doing both again does no harm."""
         shared, local = self._split(claims)
         here: Outcome = getattr(self._local, operation)(entry_id, amount, local, *more) if local else "ignored"
         if not shared:
             return here
-        return self._tell(operation, entry_id, amount, shared, *more) or here
-
-    def _tell(self, operation: str, *arguments: Any) -> Any:
-        """Have the host do something that nobody can refuse; if it is gone, so is whoever would count it."""
-        try:
-            return getattr(self._host, operation)(*arguments)
-        except (OSError, EOFError) as error:
-            log_once(f"{operation} at `tokenbudget run`", error)
-            return None
+        there: Outcome = getattr(self._host, operation)(entry_id, amount, shared, *more)
+        return there

@@ -13,8 +13,9 @@ from opentelemetry import baggage, context
 from opentelemetry.context import Context
 
 from tokenbudget_otel import api
-from tokenbudget_otel.budgets import Budget, BudgetExceeded, Call, Enforcer, Estimate, Hold, Shortfall
+from tokenbudget_otel.budgets import Budget, BudgetExceeded, Enforcer, Hold, Ledger
 from tokenbudget_otel.budgets.rules import Rule
+from tokenbudget_otel.budgets.steps import Steps
 from tokenbudget_otel.cli.journal import Journal
 from tokenbudget_otel.meter import meter
 from tokenbudget_otel.pricing import load_price_file
@@ -67,32 +68,35 @@ def start(folder: str, instrumented: bool = False) -> None:
 class _NotingEnforcer(Enforcer):
     """An enforcer that also writes its refusals into the journal, for the report."""
 
-    def __init__(self, journal: Journal, **options: Any) -> None:
+    def __init__(self, notes: Journal, **options: Any) -> None:
         super().__init__(**options)
-        self._journal = journal
+        self._notes = notes
 
-    def admit(self, call: Call, estimate: Estimate, now: float | None = None) -> Hold | None:
-        """See :meth:`.Enforcer.admit`."""
+    def admission(self, *args: Any, **options: Any) -> Steps[Hold | None]:
+        """See :meth:`.Enforcer.admission`."""
         try:
-            return super().admit(call, estimate, now)
+            return (yield from super().admission(*args, **options))
         except BudgetExceeded as refusal:
-            self._journal.refusal(str(refusal))
+            self._notes.refusal(str(refusal))
             raise
 
 
 class _RunEnforcer(_NotingEnforcer):
     """With the budget of the run, which is counted for all processes together and cannot be withdrawn."""
 
-    def __init__(self, run: Path, settings: Mapping[str, Any], journal: Journal) -> None:
-        from tokenbudget_otel.cli.ledger import BudgetUnreachable, RemoteLedger, RunLedger
+    def __init__(self, run: Path, settings: Mapping[str, Any], notes: Journal) -> None:
+        from tokenbudget_otel.cli.ledger import RemoteLedger, RunLedger
 
         self._budget = budget_of(settings["budget"])
-        prefix = Rule(self._budget).prefix(0)
-        host = RemoteLedger(run / SOCKET, bytes.fromhex(settings["key"]))
-        lost = Shortfall(budget=self._budget.name, dimension="usd" if self._budget.limit_usd is not None else "tokens")
-        super().__init__(
-            journal, budgets=[self._budget], ledger=RunLedger(prefix, host, lambda: BudgetUnreachable(lost))
-        )
+        self._prefix = Rule(self._budget).prefix(0)
+        self._host = RemoteLedger(run / SOCKET, bytes.fromhex(settings["key"]))
+        super().__init__(notes, budgets=[self._budget], ledger=RunLedger(self._prefix, self._host))
+
+    def use(self, ledger: Ledger, journal: str | os.PathLike[str] | None = None) -> None:
+        """Count the budgets of the program in another ledger; that of the run stays where it is."""
+        from tokenbudget_otel.cli.ledger import RunLedger
+
+        super().use(RunLedger(self._prefix, self._host, ledger), journal)
 
     def clear(self) -> None:
         """Withdraw the budgets of the program; that of the run stays."""

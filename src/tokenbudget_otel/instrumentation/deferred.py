@@ -78,8 +78,9 @@ def drain() -> None:
 
 
 def at_exit(job: _Job) -> None:
-    """Have ``job`` run when the interpreter ends, if anything was ever streamed."""
-    _exit_jobs.append(job)
+    """Have ``job`` run when the interpreter ends, once, if anything was ever streamed."""
+    if job not in _exit_jobs:
+        _exit_jobs.append(job)
 
 
 def _at_exit() -> None:

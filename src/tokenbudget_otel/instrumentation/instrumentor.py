@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from tokenbudget_otel.budget_metrics import observe
+from tokenbudget_otel.instrumentation import deferred
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -53,6 +54,11 @@ class Doors(Door):
         self._open = False
         for door in reversed(self.doors):
             door.unhook()
+
+
+def _flush_budgets() -> None:
+    """Streams that were ended when the program ended have been settled by now: let budgets and alerts hear of it."""
+    meter().enforcer.flush()
 
 
 class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -106,6 +112,7 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             counting = meter()
             configure(counting.enforcer)
             observe(counting.enforcer, options.get("meter_provider"))
+            deferred.at_exit(_flush_budgets)
         return self._make_door(telemetry, counting, options)
 
     def _instrument(self, **kwargs: Any) -> None:
