@@ -64,7 +64,7 @@ class Hold:
         cut: whether one of the budgets has a stream stopped that outgrows it.
     """
 
-    __slots__ = ("_once", "_sources", "call", "change", "claims", "cut", "estimate", "id", "steps", "unpriced",
+    __slots__ = ("_once", "_runs", "_sources", "call", "change", "claims", "cut", "estimate", "id", "steps", "unpriced",
                  "warnings")  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Hold:
         sources: tuple[Source, ...],
         estimate: Estimate,
         change: Change = UNCHANGED,
+        runs: int = 0,
     ) -> None:
         self.id = hold_id
         self.call = call
@@ -86,6 +87,7 @@ class Hold:
         self.cut = any(source.cut_streams for source in sources)
         self.steps = 0
         self._sources = sources
+        self._runs = runs
         self._once = [None]
 
     def parts(self) -> Iterable[tuple[Source, Claim]]:
@@ -97,10 +99,8 @@ class Hold:
                 yield source, claim
 
     def runs(self) -> Iterable[tuple[budget, Claim]]:
-        """The ``budget()`` scopes that count this call, with what each reserves."""
-        for source, claim in self.parts():
-            if isinstance(source, budget):
-                yield source, claim
+        """The ``budget()`` scopes that count this call, which are the first, with what each reserves."""
+        return zip(self._sources[: self._runs], self.claims, strict=False)  # type: ignore[arg-type]
 
     def end(self) -> bool:
         """Whether it had not ended yet. It has now."""
@@ -171,6 +171,7 @@ class Enforcer:
         self._ended_runs: deque[str] = deque()
         self._alerts: AlertDesk | None = None
         self._watched = False
+        self._counts_apart = False  # and once it is true it stays so: calls of a budget that is gone may be under way
         self.assumes = False
         """Whether a budget assumes prices that are not known."""
         self.refresh: Callable[[], object] | None = None
@@ -285,6 +286,7 @@ class Enforcer:
 
     def _note_rules(self) -> None:
         self._watched = any(rule.budget.alerts for rule in self._rules)
+        self._counts_apart |= any(rule.counts_apart for rule in self._rules)
         self.assumes = any(rule.assumes_price for rule in self._rules)
 
     def _declare(self, rules: Iterable[Rule]) -> None:
@@ -409,7 +411,7 @@ class Enforcer:
             sources, claims = self._plan(call, estimate, now, rules, runs, remedies.eased if remedies else ())
             if not claims:
                 return None
-            hold = Hold(hold_id, call, claims, sources, estimate, remedies.change if remedies else UNCHANGED)
+            hold = Hold(hold_id, call, claims, sources, estimate, remedies.change if remedies else UNCHANGED, len(runs))
             blind = (yield from self._refuse_unpriced(hold, now)) if hold.unpriced else ()
             try:
                 answer = yield Ask(
@@ -455,7 +457,7 @@ class Enforcer:
         """
         if hold is None or not hold.end():
             return
-        apart = _apart(hold.parts(), actual, usage, assumed)
+        apart = _apart(hold.parts(), actual, usage, assumed) if self._counts_apart else None
         if actual.nano_usd is None and hold.unpriced:
             # Never priced: nothing was reserved that could stand in for it.
             actual = Amount(0, actual.tokens, actual.calls)
@@ -593,7 +595,8 @@ class Enforcer:
         sources, claims = self._plan(call, Estimate(known, known), self._clock(), rules, runs, _ALL)
         if not claims:
             return None
-        return sources, claims, known, _apart(zip(sources, claims, strict=True), actual, usage, assumed)
+        apart = _apart(zip(sources, claims, strict=True), actual, usage, assumed) if self._counts_apart else None
+        return sources, claims, known, apart
 
     def _charged(
         self, sources: tuple[Source, ...], claims: tuple[Claim, ...], known: Amount, usage: TokenUsage | None
