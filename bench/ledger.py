@@ -3,7 +3,7 @@
     python bench/ledger.py [--stores memory sqlite redis] [--calls 4000] [--rounds 5]
 
 The floor is what no ledger of the store can do without. In memory: taking a lock twice and writing to a dict twice. In
-SQLite: the same two statements (one adds what is reserved, one what is spent) in two transactions of bare `sqlite3`,
+SQLite: the two statements of each operation (add to a counter, keep the hold) in bare `sqlite3`, a transaction each,
 with the same settings. In Redis: two `EVALSHA` of a script of two lines, by the same client. The rounds of a store take
 turns; each figure is of its best round (others share the machine; the least disturbed round says what the code costs).
 """
@@ -50,15 +50,21 @@ def sqlite_floor() -> Once:
     db = sqlite3.connect(Path(tempfile.mkdtemp()) / "floor.db", isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=NORMAL")
-    db.execute("CREATE TABLE counters (key TEXT PRIMARY KEY, spent INTEGER, reserved INTEGER) WITHOUT ROWID")
-    db.execute("INSERT INTO counters VALUES ('key', 0, 0)")
+    db.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, ends REAL, spent INT, reserved INT) WITHOUT ROWID")
+    db.execute("CREATE TABLE holds (id TEXT PRIMARY KEY, state TEXT, claims TEXT, due REAL, actual TEXT) WITHOUT ROWID")
+    add = (
+        "INSERT INTO keys VALUES (?, 2e9, ?, ?) ON CONFLICT (key) DO UPDATE SET spent = spent + excluded.spent, "
+        f"reserved = reserved + excluded.reserved WHERE spent + reserved + excluded.reserved <= {HUGE}"
+    )
 
-    def once(_: int) -> None:
+    def once(number: int) -> None:
         db.execute("BEGIN IMMEDIATE")
-        db.execute("UPDATE counters SET reserved = reserved + ? WHERE key = ?", (1000, "key"))
+        db.execute(add, ("key", 0, 1000))
+        db.execute("INSERT INTO holds VALUES (?, 'open', '[1000]', 2e9, NULL)", (f"hold-{number}",))
         db.execute("COMMIT")
         db.execute("BEGIN IMMEDIATE")
-        db.execute("UPDATE counters SET reserved = reserved - ?, spent = spent + ? WHERE key = ?", (1000, 900, "key"))
+        db.execute(add, ("key", 900, -1000))
+        db.execute("UPDATE holds SET state = 'settled', actual = '[900]' WHERE id = ?", (f"hold-{number}",))
         db.execute("COMMIT")
 
     return once
