@@ -68,8 +68,8 @@ TAG_PREFIX: Final = "tokenbudget.tag."
 CALL_ID: Final = "tokenbudget.call.id"
 """Set on the one span of a call that was charged where it was made. Whoever prices spans later leaves it alone."""
 CALL_OUTCOME: Final = "tokenbudget.call.outcome"
-"""``completed``, ``closed`` (by the program), ``cancelled``, ``abandoned``, ``cut`` (by the server), ``failed``,
-``refused`` (by a budget) or ``background``."""
+"""``completed``, ``closed`` (by the program), ``cancelled``, ``abandoned``, ``cut`` (by the server),
+``cut_by_budget``, ``failed``, ``refused`` (by a budget) or ``background``."""
 USAGE_ESTIMATED: Final = "tokenbudget.usage.estimated"
 USAGE_UNIT_PREFIX: Final = "tokenbudget.usage."
 COST_STATE: Final = "tokenbudget.cost.state"

@@ -19,6 +19,7 @@ from typing import Any, Final
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.anthropic_batches import AnthropicBatches, model_of
+from tokenbudget_otel.instrumentation.changes import THINKING, Changes
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
@@ -258,7 +259,10 @@ def _events(body: Body, _provider: str) -> StreamFormat:
     return StreamFormat(MARKS, HINTS, TEXT, functools.partial(MessageReader, code=not code_is_free(body)))
 
 
-MESSAGES: Final = Endpoint(semconv.CHAT, _size, _attributes, _read, _events, content=content.MESSAGE)
+MESSAGES: Final = Endpoint(
+    semconv.CHAT, _size, _attributes, _read, _events, content=content.MESSAGE,
+    changes=Changes(limits=(("max_tokens",),), thinking=(THINKING,)),
+)  # fmt: skip
 """``messages`` and ``beta.messages``, the only endpoint that bills when it is called."""
 
 

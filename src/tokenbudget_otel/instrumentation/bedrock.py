@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,9 +23,10 @@ from urllib.parse import urlsplit
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import bedrock_bodies, bedrock_content, bedrock_converse, followed
 from tokenbudget_otel.instrumentation.bedrock_streams import BodyWatcher, follow_body
+from tokenbudget_otel.instrumentation.changes import THINKING, Changes, edited
 from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.door import Door, never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, unsent
 from tokenbudget_otel.instrumentation.guard import log_once
@@ -48,8 +50,14 @@ MODULES: Final = {
 REFUSING_EVENTS: Final = frozenset(("throttlingException", "validationException"))
 """Errors inside a stream by which Bedrock says, before anything else, that it did not take the request on."""
 
+_WRITTEN: Final = frozenset((semconv.CHAT, semconv.TEXT_COMPLETION))
 REQUEST_ID: Final = "aws.request_id"
 REGION: Final = "cloud.region"
+
+CONVERSE_CHANGES: Final = Changes(
+    model=None, limits=(("inferenceConfig", "maxTokens"),), thinking=(("additionalModelRequestFields", *THINKING),)
+)
+"""What can be changed of a request. The model stands beside it, for the door to change."""
 
 CONVERSE: Final = Endpoint(
     semconv.CHAT,
@@ -57,6 +65,7 @@ CONVERSE: Final = Endpoint(
     bedrock_converse.attributes,
     bedrock_converse.read,
     content=bedrock_content.CONVERSE,
+    changes=CONVERSE_CHANGES,
 )
 CONVERSE_STREAM: Final = Endpoint(
     semconv.CHAT,
@@ -65,6 +74,7 @@ CONVERSE_STREAM: Final = Endpoint(
     bedrock_converse.read,
     items=bedrock_converse.ConverseReader,
     content=bedrock_content.CONVERSE,
+    changes=CONVERSE_CHANGES,
 )
 
 
@@ -78,6 +88,7 @@ def invoking(operation: str, shape: Content, *, streamed: bool) -> Endpoint:
         bedrock_bodies.read,
         items=bedrock_bodies.InvokedReader if streamed else None,
         content=shape,
+        changes=bedrock_bodies.CHANGES if operation in _WRITTEN else Changes(model=None),
     )
 
 
@@ -145,7 +156,7 @@ class BedrockDoor(Door):
         endpoint, body, service_tier, latency = reads(params)
         url = urlsplit(str(client.meta.endpoint_url))
         opened = self.admit(
-            Peer(PROVIDER, url.hostname, url.port),
+            Peer(PROVIDER, url.hostname, url.port, api_key=_key_of(client)),
             endpoint,
             body,
             params,
@@ -153,9 +164,29 @@ class BedrockDoor(Door):
             tier=bedrock_converse.tier_of(service_tier, latency),
             key=params,
         )
+        # A prompt that Bedrock keeps has its own model and limit, and a body may be one that only the SDK can read.
+        fixed = ":prompt/" in model or not body
+        opened.call.request.changes = frozenset() if fixed else opened.call.request.changes | {"model"}
+        return opened
+
+    def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        super().begun(opened, client, args, kwargs)
         if opened.call.owns_span and (region := text(client.meta.region_name)) is not None:
             opened.call.span.set_attribute(REGION, region)
-        return opened
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        params = args[1] if len(args) > 1 else kwargs["api_params"]
+        made = {**params, "modelId": opened.call.request.model}
+        if opened.endpoint in (CONVERSE, CONVERSE_STREAM):
+            made = edited(made, opened.edits or {})
+        elif opened.edits:
+            made["body"] = json.dumps(opened.body)
+        opened.key = made
+        if len(args) > 1:
+            return (args[0], made, *args[2:]), dict(kwargs)
+        return args, {**kwargs, "api_params": made}
 
     def returned(self, opened: Opened, result: Any) -> Any:
         """Read the answer, or follow the body or the stream in it."""
@@ -233,8 +264,16 @@ class BedrockDoor(Door):
         return super().failed(opened, error)
 
 
-_WRITTEN: Final = frozenset((semconv.CHAT, semconv.TEXT_COMPLETION))
 _COUNTED_IN_TOKENS: Final = _WRITTEN | {semconv.EMBEDDINGS}
+
+
+def _key_of(client: Any) -> str:
+    """What tells the access keys of clients apart. Keys for a while (of a role) come and go, and are not looked at."""
+    credentials = get(client, "_request_signer", "_credentials")
+    # Those that renew themselves may ask AWS for it when they are looked at.
+    if credentials is None or hasattr(credentials, "_refresh_lock") or get(credentials, "token"):
+        return ""
+    return mark_of(get(credentials, "access_key"))
 
 
 def _service(client: Any) -> str:

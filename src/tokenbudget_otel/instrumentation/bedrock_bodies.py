@@ -20,6 +20,7 @@ from tokenbudget_otel.instrumentation.bedrock_converse import (
     shown,
     whole_input,
 )
+from tokenbudget_otel.instrumentation.changes import THINKING, Changes, Fields, Path
 from tokenbudget_otel.instrumentation.endpoint import Body
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, is_count, positive, text
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
@@ -67,6 +68,33 @@ PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     semconv.EMBEDDINGS_DIMENSION_COUNT: ("dimensions", "output_dimension"),
 }  # fmt: skip
 """Span attributes of a request, and where the vendors have them."""
+
+LIMITS: Final[tuple[tuple[str, Path], ...]] = (
+    ("anthropic.", ("max_tokens",)),
+    ("amazon.nova", ("inferenceConfig", "maxTokens")),
+    ("amazon.titan", ("textGenerationConfig", "maxTokenCount")),
+    ("meta.", ("max_gen_len",)),
+    ("mistral.", ("max_tokens",)),
+    ("cohere.", ("max_tokens",)),
+    ("ai21.", ("max_tokens",)),
+    ("deepseek.", ("max_tokens",)),
+    ("openai.", ("max_completion_tokens",)),
+    ("qwen.", ("max_tokens",)),
+)
+"""Where a request without a limit on its output gets one, by what the model's id says of the vendor."""
+
+
+def _unset_limit(_fields: Fields, _provider: str, model: str) -> Path | None:
+    return next((path for vendor, path in LIMITS if vendor in model), None)
+
+
+CHANGES: Final = Changes(
+    model=None,
+    limits=tuple(tuple(path.split(".")) for path in PATHS[semconv.REQUEST_MAX_TOKENS]),
+    unset=_unset_limit,
+    thinking=(THINKING,),
+)
+"""What can be changed of a body. The model stands beside it."""
 
 STOPS: Final = ("stop_sequences", "stop", "textGenerationConfig.stopSequences", "inferenceConfig.stopSequences")
 

@@ -14,7 +14,9 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Protocol
 
+from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred
+from tokenbudget_otel.instrumentation.growth import CUT, Growth
 from tokenbudget_otel.instrumentation.guard import log_once
 
 
@@ -30,7 +32,7 @@ class Watcher(Protocol):
         """The body was read to its end: give what was held back."""
 
     def ended(self, how: str, error: BaseException | None = None) -> None:
-        """``how``: ``read``, ``closed``, ``cancelled``, ``abandoned`` or ``failed``."""
+        """``how``: ``read``, ``closed``, ``cancelled``, ``abandoned``, ``failed`` or ``cut_by_budget``."""
 
 
 def watch(response: Any, watcher: Watcher) -> None:
@@ -85,11 +87,18 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         watcher = self._watcher
+        growth: Growth | None = getattr(watcher, "growth", None)
         self._iterator = iterator = iter(self._stream)
         _held.add(iterator)
         try:
             for data in iterator:
-                if shown := _shown(watcher, data):
+                shown = _shown(watcher, data)
+                if growth is not None and growth.due() and (refusal := growth.refused()) is not None:
+                    self._cut(refusal)
+                    if shown:
+                        yield shown
+                    raise refusal
+                if shown:
                     yield shown
             if rest := _rest(watcher):
                 yield rest
@@ -115,11 +124,33 @@ class _Body:
             _held.discard(self._iterator)
             end(self._watcher, how)
 
+    def _cut(self, refusal: BudgetExceeded) -> None:
+        """A budget has no room for more: the provider is to stop at once. What has arrived is still handed on."""
+        end(self._watcher, CUT, refusal)
+        try:
+            self._close(CUT)
+        except Exception as error:
+            log_once("close a stream that was cut", error)
+
+    async def _cut_async(self, refusal: BudgetExceeded) -> None:
+        end(self._watcher, CUT, refusal)
+        try:
+            await self._stream.aclose()
+        except Exception as error:
+            log_once("close a stream that was cut", error)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watcher = self._watcher
+        growth: Growth | None = getattr(watcher, "growth", None)
         try:
             async for data in self._stream:
-                if shown := _shown(watcher, data):
+                shown = _shown(watcher, data)
+                if growth is not None and growth.due() and (refusal := await growth.refused_async()) is not None:
+                    await self._cut_async(refusal)
+                    if shown:
+                        yield shown
+                    raise refusal
+                if shown:
                     yield shown
             if rest := _rest(watcher):
                 yield rest

@@ -155,7 +155,7 @@ class LlmCall:
 
     def _make_span(self, parent: Context) -> None:
         request, attributes = self.request, self._attributes
-        adopted = span_of_this_call(parent, request.operation, request.model)
+        adopted = span_of_this_call(parent, request.operation, request.asked_model or request.model)
         if adopted is not None:
             self.span = adopted
         elif not suppressed(parent):
@@ -207,6 +207,11 @@ class LlmCall:
             self._first_chunk = time.perf_counter() - self._started
 
     # --- the end -----------------------------------------------------------------------------------------------
+
+    @property
+    def meter(self) -> Meter:
+        """Where the call was admitted, and is settled."""
+        return self._meter
 
     @property
     def owns_span(self) -> bool:
@@ -263,8 +268,7 @@ class LlmCall:
 
     def _refused(self, refusal: BudgetExceeded) -> None:
         self._once.pop()
-        name = type(refusal)
-        error_type = f"{name.__module__.partition('.')[0]}.{name.__name__}"
+        error_type = error_name(refusal)
         self._telemetry.refusals.add(
             1,
             {
@@ -311,6 +315,8 @@ class LlmCall:
             attributes |= facts.attributes
             if error_type is not None:
                 message = facts.error[1] if facts.error else str(error)
+                if isinstance(error, BudgetExceeded):
+                    attributes[semconv.BUDGET_NAME] = error.budget
                 span.set_status(Status(StatusCode.ERROR, message[:1_000]))
         span.set_attributes(attributes)
         return error_type
@@ -384,6 +390,8 @@ def error_name(error: BaseException) -> str:
     module = kind.__module__
     if module == "builtins":
         return kind.__qualname__
+    if isinstance(error, BudgetExceeded):
+        return f"{module.partition('.')[0]}.{kind.__qualname__}"  # where programs import it from
     # SDKs raise from private modules (openai._exceptions) what they publish at the top.
     return f"{module.partition('._')[0]}.{kind.__qualname__}"
 

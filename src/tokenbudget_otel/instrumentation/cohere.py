@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from types import ModuleType
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,13 +25,16 @@ from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation.attempts import note_attempt
+from tokenbudget_otel.instrumentation.changes import Changes, edited
 from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1
 from tokenbudget_otel.instrumentation.cohere_streams import EVENTS, LINES, as_events
 from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard, read_meta
 from tokenbudget_otel.instrumentation.door import Door, never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import get, positive
+from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
@@ -152,13 +156,23 @@ def _always(form: StreamFormat) -> Callable[[Body, str], StreamFormat]:
     return lambda _body, _provider: form
 
 
-_CHAT_V1: Final = Endpoint(semconv.CHAT, _chat_size, _attributes, read_chat, _always(LINES), content=CHAT_V1)
-_GENERATE: Final = Endpoint(semconv.TEXT_COMPLETION, _chat_size, _attributes, read_meta, _always(LINES))
-_EMBED: Final = Endpoint(semconv.EMBEDDINGS, _embed_size, _attributes, read_meta)
-_RERANK: Final = Endpoint("rerank", _rerank_size, _attributes, read_meta)
+_LIMITED: Final = Changes(limits=(("max_tokens",),))
+_MODEL: Final = Changes()
+"""Of what has no limit on its output."""
+
+_CHAT_V1: Final = Endpoint(
+    semconv.CHAT, _chat_size, _attributes, read_chat, _always(LINES), content=CHAT_V1, changes=_LIMITED
+)
+_GENERATE: Final = Endpoint(
+    semconv.TEXT_COMPLETION, _chat_size, _attributes, read_meta, _always(LINES), changes=_LIMITED
+)
+_EMBED: Final = Endpoint(semconv.EMBEDDINGS, _embed_size, _attributes, read_meta, changes=_MODEL)
+_RERANK: Final = Endpoint("rerank", _rerank_size, _attributes, read_meta, changes=_MODEL)
 
 ENDPOINTS: Final[Mapping[str, Endpoint]] = {
-    "v2/chat": Endpoint(semconv.CHAT, _chat_size, _attributes, read_chat, _always(EVENTS), content=CHAT),
+    "v2/chat": Endpoint(
+        semconv.CHAT, _chat_size, _attributes, read_chat, _always(EVENTS), content=CHAT, changes=_LIMITED
+    ),
     "v2/embed": _EMBED,
     "v2/rerank": _RERANK,
     "v2/parse": Endpoint("ocr", _unseen_size, _attributes, read_meta),
@@ -223,14 +237,23 @@ class CohereDoor(HttpDoor):
         @functools.wraps(original)
         def stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
             opened = door.open(self, args, kwargs) if door.is_open else None
-            manager = original(self, *args, **kwargs)
+            if opened is not None:
+                try:
+                    opened.call.begin()
+                    door.begun(opened, self, args, kwargs)
+                except BudgetExceeded:
+                    raise
+                except Exception as error:
+                    log_once("admit a call", error)
+                    opened = None
             if opened is None:
-                with manager as response:
+                with original(self, *args, **kwargs) as response:
                     yield response
                 return
             token = under_way.set(opened)
             try:
                 with opened.call:
+                    manager = door.pass_on(original, self, opened, args, kwargs)
                     response = manager.__enter__()
             except BaseException as error:
                 door.failed(opened, error)
@@ -249,14 +272,23 @@ class CohereDoor(HttpDoor):
         @functools.wraps(original)
         async def stream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             opened = door.open(self, args, kwargs) if door.is_open else None
-            manager = original(self, *args, **kwargs)
+            if opened is not None:
+                try:
+                    await opened.call.begin_async()
+                    door.begun(opened, self, args, kwargs)
+                except BudgetExceeded:
+                    raise
+                except Exception as error:
+                    log_once("admit a call", error)
+                    opened = None
             if opened is None:
-                async with manager as response:
+                async with original(self, *args, **kwargs) as response:
                     yield response
                 return
             token = under_way.set(opened)
             try:
                 with opened.call:
+                    manager = door.pass_on(original, self, opened, args, kwargs)
                     response = await manager.__aenter__()
             except BaseException as error:
                 door.failed(opened, error)
@@ -289,6 +321,22 @@ class CohereDoor(HttpDoor):
         finally:
             if token is not None:
                 detach(token)
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        sent, edits = dict(kwargs), dict(opened.edits or {})
+        given = kwargs.get("request_options")
+        extra = get(given, "additional_body_parameters")
+        above = {path: edits.pop(path) for path in tuple(edits) if isinstance(extra, Mapping) and path[0] in extra}
+        if above:
+            sent["request_options"] = copy(given)
+            sent["request_options"]["additional_body_parameters"] = edited(extra, above)
+        # Of a form, which is sent where there are files, the fields are in "data".
+        name = "data" if isinstance(kwargs.get("data"), Mapping) and not kwargs.get("json") else "json"
+        if edits:
+            sent[name] = edited(kwargs.get(name), edits)
+        return args, sent
 
     def _stream_watcher(
         self, opened: Opened, kind: str, decode: Callable[[bytes], bytes] | None
@@ -327,7 +375,9 @@ def _peer(client: Any, base_url: Any) -> Peer:
                     return Peer(provider, host.format(region=region) if isinstance(region, str) else None, 443)
     url = str(client.get_base_url(base_url) if hasattr(client, "get_base_url") else base_url or "")
     parts = urlsplit(url)
-    return Peer(provider_of(url, PROVIDER), parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    mark = mark_of(get(client, "base_headers", "__self__", "_token"))
+    return Peer(provider_of(url, PROVIDER), parts.hostname, port, api_key=mark)
 
 
 def _body(kwargs: Mapping[str, Any], given: Any) -> Body:

@@ -55,11 +55,25 @@ class Door:
 
     def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The call has been admitted, and its span is open; the SDK is next."""
+        try:
+            if opened.revise():
+                opened.sent = self.revised(opened, client, args, kwargs)
+        except Exception as error:
+            log_once("change a request", error)
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with the request in them as a budget had it changed (``opened.edits``). Those of the program
+        stay as they are. Of doors whose endpoints have ``changes``."""
+        raise NotImplementedError
 
     def pass_on(
         self, original: Callable[..., Any], client: Any, opened: Opened, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Hand the request to the SDK; gives what the SDK gives (something to await, where it is async)."""
+        if opened.sent is not None:
+            args, kwargs = opened.sent
         return original(client, *args, **kwargs)
 
     def returned(self, opened: Opened, result: Any) -> Any:
@@ -235,6 +249,7 @@ class Door:
         tier: str | None = None,
         key: Any = None,
         covers: bool = False,
+        fields: Body | None = None,
     ) -> Opened:
         """A call whose request has been read, to be admitted before it is sent (``opened.call.begin()``).
 
@@ -242,7 +257,7 @@ class Door:
             model: the model that is asked for; the body's ``model`` by default.
             tier: the service tier that is asked for.
             options: what else the request consists of; given to ``endpoint.size``.
-            key, covers: see :class:`Opened`.
+            key, covers, fields: see :class:`Opened`.
         """
         request = open_request(
             peer.provider,
@@ -252,6 +267,7 @@ class Door:
             tier=tier,
         )
         request.free = peer.free
+        request.api_key = peer.api_key
         call = LlmCall(
             self.telemetry,
             self.meter,
@@ -261,7 +277,11 @@ class Door:
             admit=endpoint.billed or endpoint.commits,
             quiet=endpoint.quiet,
         )
-        return Opened(call, endpoint, body, peer, options, key=key, covers=covers)
+        opened = Opened(call, endpoint, body, peer, options, key=key, covers=covers, fields=fields)
+        if (changes := endpoint.changes) is not None:
+            request.changes = changes.possible(opened.fields, peer.provider, request.model)
+            request.least_output = changes.least_output(opened.fields)
+        return opened
 
     def failed(self, opened: Opened, error: BaseException) -> bool:
         """The SDK raised. True where that is the end of the call; False where it is to be tried unchanged."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenbudget_otel.instrumentation.call import LlmCall
+from tokenbudget_otel.instrumentation.changes import Changes, Path, edited
 from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.streams import ItemReader, LineReader, StreamFormat
-from tokenbudget_otel.meter import Size
+from tokenbudget_otel.meter import Size, key_mark
 
 Body = Mapping[str, Any]
 
@@ -34,6 +35,7 @@ class Endpoint:
             has no room left, and nothing stays reserved.
         quiet: whether it has a span only when it turns out to cost something.
         content: how its messages are read, where content is captured.
+        changes: what budgets may have changed of a request; ``None``: nothing.
     """
 
     operation: str
@@ -49,16 +51,28 @@ class Endpoint:
     commits: bool = False
     quiet: bool = False
     content: Content | None = None
+    changes: Changes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who a client talks to: provider name by the conventions, and address; ``free`` where calls cost nothing."""
+    """Who a client talks to: provider name by the conventions, and address; ``free`` where calls cost nothing.
+    ``api_key`` tells the keys of clients apart, and is none of them (:func:`mark_of`)."""
 
     provider: str
     host: str | None = None
     port: int | None = None
     free: bool = False
+    api_key: str = ""
+
+
+def mark_of(api_key: Any) -> str:
+    """What tells an API key from others; nothing where there is no key, or one that is made anew time and again.
+
+    >>> mark_of(None), mark_of(lambda: "token"), mark_of("")
+    ('', '', '')
+    """
+    return key_mark(api_key) if isinstance(api_key, str) and api_key else ""
 
 
 class Opened:
@@ -70,10 +84,13 @@ class Opened:
         options: what the SDK is given in place of ``plain_options``, where a door changed the request.
         billed_before: whether an earlier attempt may have been billed.
         answer: what an answer was parsed from, kept for the case that the parser raises.
+        fields: what is changed of the request where a budget has it changed; the body, unless a door says otherwise.
+        edits: what a budget had changed of ``fields``; ``None``: nothing.
+        sent: what the SDK is given in place of the program's arguments, where a budget had the request changed.
     """
 
-    __slots__ = ("answer", "asked_usage", "base_url", "billed_before", "body", "call", "covers", "endpoint", "key",
-                 "options", "peer", "plain_options")  # fmt: skip
+    __slots__ = ("answer", "asked_usage", "base_url", "billed_before", "body", "call", "covers", "edits", "endpoint",
+                 "fields", "key", "options", "peer", "plain_options", "sent")  # fmt: skip
 
     def __init__(
         self,
@@ -85,6 +102,7 @@ class Opened:
         *,
         key: Any = None,
         covers: bool = False,
+        fields: Body | None = None,
     ) -> None:
         self.call = call
         self.endpoint = endpoint
@@ -97,3 +115,22 @@ class Opened:
         self.answer: Any = None
         self.billed_before = False
         self.base_url = ""
+        self.fields = body if fields is None else fields
+        self.edits: Mapping[Path, Any] | None = None
+        self.sent: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def revise(self) -> bool:
+        """After the call was admitted: find what a budget had changed of its request. Whether it did."""
+        request, hold, changes = self.call.request, self.call.ticket.hold, self.endpoint.changes
+        if hold is None or changes is None:
+            return False
+        change = hold.change
+        if change.model is None and change.max_output_tokens is None:
+            return False
+        provider, asked = self.peer.provider, request.asked_model or request.model
+        self.edits = changes.edits(self.fields, change, provider, asked)
+        fields = edited(self.fields, self.edits)
+        if self.fields is self.body:
+            self.body = fields
+        self.fields = fields
+        return True

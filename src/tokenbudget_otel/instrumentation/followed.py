@@ -19,12 +19,14 @@ from typing import Any, Final, Protocol
 
 import wrapt
 
+from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import bodies, deferred
 from tokenbudget_otel.instrumentation.endpoint import Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
+from tokenbudget_otel.instrumentation.growth import CUT, growth_of
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
-from tokenbudget_otel.instrumentation.streams import ItemReader, conclude
+from tokenbudget_otel.instrumentation.streams import TOLD, ItemReader, conclude
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 
 _NO_STREAMS: Final = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, io.IOBase)
@@ -71,6 +73,11 @@ class ItemWatcher:
     def __init__(self, door: Ends, opened: Opened, reader: ItemReader) -> None:
         self.done = False
         self.started = False
+        self.growth = growth_of(opened.call, reader, reader.text_tokens)
+        self.was_cut = False
+        self._counted_last = getattr(reader, "counted_last", False)
+        self._refusal: BudgetExceeded | None = None
+        self._owner: Callable[[], Any] = _nothing
         self._door = door
         self._opened = opened
         self._reader = reader
@@ -86,6 +93,12 @@ class ItemWatcher:
     def takes(self, stream: Any) -> None:
         """Say what is followed."""
         self._lazy = isinstance(stream, _LAZY)
+
+    def owned_by(self, stream: Any) -> None:
+        """Say which object of the SDK the items are of: it is closed where a budget cuts the stream."""
+        if self.growth is not None:
+            with contextlib.suppress(TypeError):
+                self._owner = weakref.ref(stream)  # weakly: it may hold us
 
     @property
     def inside(self) -> bool:
@@ -115,6 +128,8 @@ class ItemWatcher:
         self._opened.call.chunk_arrived()
         if self._events is not None:
             self._kept.append(item)
+        if self.growth is not None and not self._counted_last:
+            self.growth.told = True
         try:
             return not self._reader.item(item)
         except Exception as error:
@@ -122,7 +137,7 @@ class ItemWatcher:
             return True
 
     def ended(self, how: str, error: BaseException | None = None) -> None:
-        """``how``: ``read``, ``closed``, ``cancelled``, ``abandoned`` or ``failed``."""
+        """``how``: ``read``, ``closed``, ``cancelled``, ``abandoned``, ``failed`` or ``cut_by_budget``."""
         if self.done:
             return
         self.done = True
@@ -139,7 +154,7 @@ class ItemWatcher:
             outcome, facts = conclude(reader, how, error, opened.call, reader.text_tokens)
             if self._events is not None:
                 self._keep_output(facts)
-            self._door.finish(opened, outcome, facts, error if how == "failed" else None)
+            self._door.finish(opened, outcome, facts, error if how in TOLD else None)
 
     def _keep_output(self, facts: ResponseFacts) -> None:
         try:
@@ -155,6 +170,52 @@ class ItemWatcher:
         """Asking for an item raised ``error``."""
         self.end("failed" if isinstance(error, Exception) else "cancelled", error)
 
+    # Where a budget cuts the stream, what has arrived is still handed on; the refusal comes when more is asked for.
+
+    def outgrown(self, iterator: Any = None) -> BudgetExceeded | None:
+        """The refusal of a budget that has no room for another item. The call has ended then, and the stream is
+        closed: ``iterator``, and the object that it belongs to."""
+        growth = self.growth
+        if growth is None or not growth.due() or (refusal := growth.refused()) is None:
+            return None
+        for close in self._cut(iterator, refusal):
+            try:
+                dropped = close()
+                if inspect.iscoroutine(dropped):
+                    dropped.close()
+            except Exception as error:
+                log_once("close a stream that was cut", error)
+        return refusal
+
+    async def outgrown_async(self, iterator: Any = None) -> BudgetExceeded | None:
+        """:meth:`outgrown` on an event loop."""
+        growth = self.growth
+        if growth is None or not growth.due() or (refusal := await growth.refused_async()) is None:
+            return None
+        for close in self._cut(iterator, refusal):
+            try:
+                closing = close()
+                if inspect.isawaitable(closing):
+                    await closing
+            except Exception as error:
+                log_once("close a stream that was cut", error)
+        return refusal
+
+    def _cut(self, iterator: Any, refusal: BudgetExceeded) -> list[Callable[[], Any]]:
+        """End the call; gives what is to be done to close the stream."""
+        self.was_cut, self._refusal = True, refusal
+        self.end(CUT, refusal)
+        try:
+            return _closes(iterator) + _closes(self._owner())
+        except Exception as error:
+            log_once("close a stream that was cut", error)
+            return []
+
+    def refusal(self) -> BudgetExceeded | None:
+        """Why the stream was cut, once: the program is told so when it asks for more, and then there is no more."""
+        refusal, self._refusal = self._refusal, None
+        return refusal
+
     # A watcher of items has no bytes; these make it one of the watchers that are ended when the program ends.
 
     def chunk(self, data: bytes) -> bytes:
@@ -162,6 +223,26 @@ class ItemWatcher:
 
     def rest(self) -> bytes:
         return b""
+
+
+def _nothing() -> None: ...
+
+
+_CLOSE: Final = ("close", "aclose", "cancel")
+"""How a stream is closed, and a call that Google's former SDK streams."""
+
+_BELOW: Final = ("completion_stream", "response_iterator")
+"""Where LiteLLM's streams, not all of which can be closed, have the one that they read."""
+
+
+def _closes(stream: Any) -> list[Callable[[], Any]]:
+    """How a stream is closed, and what it reads: of each the first method that it has."""
+    closes: list[Callable[[], Any]] = []
+    while stream is not None:
+        closes += [close for name in _CLOSE if callable(close := getattr(stream, name, None))][:1]
+        known = getattr(stream, "__dict__", {})
+        stream = next((below for name in _BELOW if (below := known.get(name)) is not None), None)
+    return closes
 
 
 def follow(stream: Any, watcher: ItemWatcher) -> Any:
@@ -219,7 +300,14 @@ def _items(iterator: Any, watcher: ItemWatcher, *, whole: bool = True) -> Genera
             finally:
                 watcher.leave(token)
             ask, thrown = functools.partial(next, iterator), None
-            if watcher.item(item):
+            seen = watcher.item(item)
+            if watcher.growth is not None and watcher.outgrown(iterator) is not None:
+                if seen:
+                    yield item
+                if (refusal := watcher.refusal()) is not None:
+                    raise refusal
+                return None
+            if seen:
                 try:
                     sent = yield item
                 except GeneratorExit:
@@ -246,6 +334,18 @@ def _items(iterator: Any, watcher: ItemWatcher, *, whole: bool = True) -> Genera
     finally:
         if not deferred.in_collector():
             bodies.let_go(held)
+
+
+def _after_cut(watcher: ItemWatcher) -> Generator[Any, Any, None]:
+    """What there is of a stream after it was cut: the refusal, if nobody was told of it, and nothing more."""
+    if (refusal := watcher.refusal()) is not None:
+        raise refusal
+    yield from ()
+
+
+async def _async_after_cut(watcher: ItemWatcher) -> AsyncGenerator[Any, Any]:
+    for item in _after_cut(watcher):
+        yield item
 
 
 def _throw(iterator: Any, error: BaseException) -> Any:
@@ -279,7 +379,14 @@ async def _async_items(iterator: Any, watcher: ItemWatcher, *, whole: bool = Tru
             finally:
                 watcher.leave(token)
             ask, thrown = iterator.__anext__, None
-            if watcher.item(item):
+            seen = watcher.item(item)
+            if watcher.growth is not None and await watcher.outgrown_async(iterator) is not None:
+                if seen:
+                    yield item
+                if (refusal := watcher.refusal()) is not None:
+                    raise refusal
+                return
+            if seen:
                 try:
                     sent = yield item
                 except GeneratorExit:
@@ -321,6 +428,7 @@ _classes: dict[type, type] = {}
 
 def _watched_object(stream: Any, watcher: ItemWatcher) -> Any:
     """``stream`` itself, of a class that tells ``watcher`` of the items, of its end and of its being dropped."""
+    watcher.owned_by(stream)
     kind = type(stream)
     known = getattr(stream, "__dict__", None)
     if known is not None and _WATCHER not in known:
@@ -393,6 +501,8 @@ def _next(original: Any, inner: Part, watcher_of: Part) -> Any:
     def __next__(self: Any) -> Any:  # noqa: N807
         watcher, stream = watcher_of(self), inner(self)
         if watcher.done or watcher.inside:
+            if watcher.was_cut:
+                raise watcher.refusal() or StopIteration
             return original(stream)
         while True:
             token = watcher.enter()
@@ -406,7 +516,10 @@ def _next(original: Any, inner: Part, watcher_of: Part) -> Any:
                 raise
             finally:
                 watcher.leave(token)
-            if watcher.item(item):
+            seen = watcher.item(item)
+            if watcher.growth is not None and watcher.outgrown() is not None and not seen:
+                raise watcher.refusal() or StopIteration
+            if seen:
                 return item
 
     return __next__
@@ -416,6 +529,8 @@ def _anext(original: Any, inner: Part, watcher_of: Part) -> Any:
     async def __anext__(self: Any) -> Any:  # noqa: N807
         watcher, stream = watcher_of(self), inner(self)
         if watcher.done or watcher.inside:
+            if watcher.was_cut:
+                raise watcher.refusal() or StopAsyncIteration
             return await original(stream)
         while True:
             token = watcher.enter()
@@ -429,13 +544,16 @@ def _anext(original: Any, inner: Part, watcher_of: Part) -> Any:
                 raise
             finally:
                 watcher.leave(token)
-            if watcher.item(item):
+            seen = watcher.item(item)
+            if watcher.growth is not None and await watcher.outgrown_async() is not None and not seen:
+                raise watcher.refusal() or StopAsyncIteration
+            if seen:
                 return item
 
     return __anext__
 
 
-def _iterating(items: Callable[..., Any]) -> Callable[[Any, Part, Part], Any]:
+def _iterating(items: Callable[..., Any], after_cut: Callable[[ItemWatcher], Any]) -> Callable[[Any, Part, Part], Any]:
     """``__iter__`` and ``__aiter__``: an iterator of its own that the object gives is followed too; those that read
     the object itself are followed there."""
 
@@ -445,6 +563,8 @@ def _iterating(items: Callable[..., Any]) -> Callable[[Any, Part, Part], Any]:
             iterator = original(stream)
             if iterator is stream:
                 return self
+            if watcher.was_cut:
+                return after_cut(watcher)
             return iterator if watcher.done or watcher.inside else items(iterator, watcher, whole=False)
 
         return iterate
@@ -528,8 +648,8 @@ def _dropped(original: Any, watcher_of: Part) -> Any:
 _MAKERS: Final[dict[str, Callable[[Any, Part, Part], Any]]] = {
     "__next__": _next,
     "__anext__": _anext,
-    "__iter__": _iterating(_items),
-    "__aiter__": _iterating(_async_items),
+    "__iter__": _iterating(_items, _after_cut),
+    "__aiter__": _iterating(_async_items, _async_after_cut),
     "__enter__": _entering,
     "__aenter__": _aentering,
     **dict.fromkeys(("close", "aclose", "__exit__", "__aexit__"), _closing),

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import followed
+from tokenbudget_otel.instrumentation.changes import Changes, edited
 from tokenbudget_otel.instrumentation.door import Door, never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
 from tokenbudget_otel.instrumentation.google_content import CONTENTS
@@ -74,10 +75,14 @@ def _read_images(data: Any, _body: Body, _provider: str) -> ResponseFacts:
     return ResponseFacts(usage=image_usage(data))
 
 
-_CONTENT: Final = Endpoint(semconv.GENERATE_CONTENT, content_size, content_attributes, _read_content, content=CONTENTS)
+_CHANGES: Final = Changes(limits=(("generationConfig", "maxOutputTokens"),))
+
+_CONTENT: Final = Endpoint(
+    semconv.GENERATE_CONTENT, content_size, content_attributes, _read_content, content=CONTENTS, changes=_CHANGES
+)
 _STREAM: Final = Endpoint(
     semconv.GENERATE_CONTENT, content_size, streamed_content_attributes, _read_content,
-    items=lambda body, _provider: ChunkReader(str(body.get("model"))), content=CONTENTS,
+    items=lambda body, _provider: ChunkReader(str(body.get("model"))), content=CONTENTS, changes=_CHANGES,
 )  # fmt: skip
 _EMBEDDING: Final = Endpoint(semconv.EMBEDDINGS, embedding_size, embedding_attributes, _read_embeddings)
 _IMAGE: Final = Endpoint(semconv.IMAGE_GENERATION, image_size, image_attributes, _read_images)
@@ -134,27 +139,43 @@ class GoogleGenAIDoor(Door):
 
     @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
-        asked = dict(zip(("http_method", "path", "request_dict", "http_options"), args, strict=False)) | dict(kwargs)
+        asked = _asked(args, kwargs)
         request = asked.get("request_dict")
         if str(asked.get("http_method")).lower() != "post" or not isinstance(request, dict) or part_of_another(request):
             return None
         found = _PATH.match(str(asked.get("path")).partition("?")[0])
         options = asked.get("http_options")
-        body = _body(request, get(options, "extra_body") or get(client, "_http_options", "extra_body"))
+        extra = get(options, "extra_body") or get(client, "_http_options", "extra_body")
+        body = _body(request, extra)
         choose = ENDPOINTS.get(found["verb"]) if found is not None else None
         endpoint = choose(body) if choose is not None else None
         if found is None or endpoint is None:
             return None
         named = _MODEL.match(found["model"])
         body["model"] = named[1] if named is not None else found["model"]  # of the path, as a part of what is asked
-        return self.admit(self.peer(client, options), endpoint, body, tier=text(body.get("serviceTier")), key=request)
+        opened = self.admit(self.peer(client, options), endpoint, body, tier=text(body.get("serviceTier")), key=request)
+        if named is None:
+            opened.call.request.changes -= {"model"}
+        if get(extra, "generationConfig") is not None:
+            opened.call.request.changes -= {"max_output_tokens"}  # it is merged in below us, and wins
+        return opened
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        asked, edits = _asked(args, kwargs), dict(opened.edits or {})
+        if (model := edits.pop(("model",), None)) is not None:
+            before, _, rest = str(asked["path"]).rpartition("/")
+            asked["path"] = f"{before}/{model}:{rest.partition(':')[2]}"
+        opened.key = asked["request_dict"] = edited(asked["request_dict"], edits)
+        return (), asked
 
     def peer(self, client: Any, options: Any) -> Peer:
         """Who ``client`` talks to: Vertex AI or AI Studio, or whoever is known to answer at its URL."""
         url = str(get(options, "base_url") or get(client, "_http_options", "base_url") or "")
         parts = urlsplit(url)
         provider = provider_of(url, VERTEX_AI if get(client, "vertexai") else AI_STUDIO)
-        return Peer(provider, parts.hostname, parts.port)
+        return Peer(provider, parts.hostname, parts.port, api_key=mark_of(get(client, "api_key")))
 
     def returned(self, opened: Opened, result: Any) -> Any:
         """Read the JSON of an answer, or follow its chunks."""
@@ -175,6 +196,10 @@ class GoogleGenAIDoor(Door):
                 log_once("read a response", error)
             self._finish_unknown(opened)
         return result
+
+
+def _asked(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip(("http_method", "path", "request_dict", "http_options"), args, strict=False)) | dict(kwargs)
 
 
 def _body(request: dict[str, Any], extra: Any) -> dict[str, Any]:

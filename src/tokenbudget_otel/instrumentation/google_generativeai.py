@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import wrapt
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.content import Content, Messages
 from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
@@ -95,12 +96,14 @@ def _chunks(messages: list[Any]) -> Messages:
 
 _CONTENT: Final = Content(CONTENTS.request, lambda answer: CONTENTS.response(as_json(answer)), _chunks)
 
+_CHANGES: Final = Changes(limits=(("generationConfig", "maxOutputTokens"),))
+
 _GENERATE: Final = Endpoint(
-    semconv.GENERATE_CONTENT, content_size, content_attributes, _read, content=_CONTENT
+    semconv.GENERATE_CONTENT, content_size, content_attributes, _read, content=_CONTENT, changes=_CHANGES
 )  # fmt: skip
 _STREAM: Final = Endpoint(
     semconv.GENERATE_CONTENT, content_size, streamed_content_attributes, _read,
-    items=lambda body, _provider: MessageReader(body), content=_CONTENT,
+    items=lambda body, _provider: MessageReader(body), content=_CONTENT, changes=_CHANGES,
 )  # fmt: skip
 _EMBED: Final = Endpoint(
     semconv.EMBEDDINGS, embedding_size, embedding_attributes,
@@ -189,7 +192,24 @@ class _OneMethod(Door):
         host = str(getattr(client, "api_endpoint", None) or "")
         parts = urlsplit(host if "://" in host else f"//{host}")
         peer = Peer(provider_of(host if "://" in host else f"https://{host}", "gcp.gemini"), parts.hostname, parts.port)
-        return self.admit(peer, self._endpoint, body, key=request)
+        opened = self.admit(peer, self._endpoint, body, key=request)
+        if isinstance(request, Mapping):
+            opened.call.request.changes = frozenset()
+        elif not request.model.startswith("models/"):
+            opened.call.request.changes -= {"model"}
+        return opened
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        request = kwargs.get("request", args[0] if args else None)
+        opened.key = changed = type(request)(request)  # a message of its own
+        for path, value in (opened.edits or {}).items():
+            if path == ("model",):
+                changed.model = f"models/{value}"
+            else:
+                changed.generation_config.max_output_tokens = value
+        return ((), {**kwargs, "request": changed}) if "request" in kwargs else ((changed, *args[1:]), dict(kwargs))
 
 
 class _MeteredClient(wrapt.ObjectProxy[Any]):

@@ -16,9 +16,10 @@ from typing import Any, Final
 import wrapt
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.door import never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.google_content import INTERACTION
 from tokenbudget_otel.instrumentation.google_requests import interaction_attributes, interaction_size
 from tokenbudget_otel.instrumentation.google_streams import (
@@ -29,7 +30,7 @@ from tokenbudget_otel.instrumentation.google_streams import (
     read_interaction,
 )
 from tokenbudget_otel.instrumentation.hosts import provider_of
-from tokenbudget_otel.instrumentation.http_door import HttpDoor
+from tokenbudget_otel.instrumentation.http_door import RequestDoor
 from tokenbudget_otel.instrumentation.nesting import part_of_another
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.streams import StreamFormat
@@ -58,13 +59,16 @@ def _events(body: Body, _provider: str) -> StreamFormat:
     return StreamFormat(INTERACTION_MARKS, INTERACTION_HINTS, INTERACTION_TEXT, lambda _hide: make())
 
 
-CREATE: Final = Endpoint(semconv.CHAT, interaction_size, interaction_attributes, _read, _events, content=INTERACTION)
+CREATE: Final = Endpoint(
+    semconv.CHAT, interaction_size, interaction_attributes, _read, _events, content=INTERACTION,
+    changes=Changes(limits=(("generation_config", "max_output_tokens"),)),
+)  # fmt: skip
 FETCH: Final = Endpoint(
     semconv.FETCH_RESPONSE, lambda _body, _options: Size(0, 0), lambda _body: {}, _read, _events, billed=False
 )
 
 
-class InteractionsDoor(HttpDoor):
+class InteractionsDoor(RequestDoor):
     """Stands before the method of the Interactions client that sends a request."""
 
     provider = "gcp.gemini"
@@ -104,7 +108,8 @@ class InteractionsDoor(HttpDoor):
         url = str(client.sdk_configuration.get_server_details()[0])
         vertex = "/projects/" in request.url.path
         provider = provider_of(url, "gcp.vertex_ai" if vertex else self.provider)
-        peer = Peer(provider, request.url.host, request.url.port)
+        mark = mark_of(get(client, "sdk_configuration", "security", "api_key"))
+        peer = Peer(provider, request.url.host, request.url.port, api_key=mark)
         return self.admit(peer, endpoint, body, model=_asked(body), tier=text(body.get("service_tier")), key=request)
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.endpoint import Peer
+from tokenbudget_otel.budgets.steps import Steps
+from tokenbudget_otel.instrumentation.endpoint import Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import get, text
 from tokenbudget_otel.instrumentation.google_requests import MEDIA, measured
 from tokenbudget_otel.instrumentation.google_usage import (
@@ -68,33 +69,33 @@ class GoogleLiveSession(Session):
 
     # --- what the program sends --------------------------------------------------------------------------------
 
-    def sending(self, message: Any) -> Turn | None:
+    def sending(self, message: Any) -> Steps[Turn | None]:
         if not isinstance(message, str | bytes | bytearray | memoryview):
             return None  # a message in pieces is the program's to read
         data = message.encode() if isinstance(message, str) else bytes(message)
         if b'"realtime' in data[:40]:
             self.heard = True
-            self.reserve()
+            yield from self.reserve()
             return None
         event = json.loads(data)
         if (response := _either(event, "tool_response", "toolResponse")) is not None:
             if (turn := self.turns.get(None)) is not None:
                 # The turn goes on: what comes now reads everything again, and is counted for itself.
                 self.said = _with(self.said, response)
-                self.more(turn, self._max_output)
+                yield from self.more(turn, self._max_output)
                 self._counted, turn.usage = _sum(self._counted, turn.usage), None
                 return None
-            return self._ask(response)
+            return (yield from self._ask(response))
         content = _either(event, "client_content", "clientContent")
         if content is None:
             return None
         if _either(content, "turn_complete", "turnComplete") is not True:
             self.said = _with(self.said, get(content, "turns"))
             return None
-        return self._ask(get(content, "turns"))
+        return (yield from self._ask(get(content, "turns")))
 
-    def _ask(self, asked: Any) -> Turn | None:
-        turn = self.ask(_with(Extent(), asked), self._max_output)
+    def _ask(self, asked: Any) -> Steps[Turn | None]:
+        turn = yield from self.ask(_with(Extent(), asked), self._max_output)
         while len(self.waiting) > 1:  # the server answers what came before together with this
             self.give_back(self.waiting[0], None)
         return turn
@@ -283,8 +284,9 @@ class GoogleLiveDoor(LiveDoor):
         base_url = get(config, "http_options", "base_url") or get(api, "_http_options", "base_url") or ""
         url = urlsplit(str(base_url))
         provider = provider_of(str(base_url), "gcp.vertex_ai" if api.vertexai else self.provider)
+        peer = Peer(provider, url.hostname, url.port, api_key=mark_of(get(api, "api_key")))
         model = str(kwargs.get("model") or "").rpartition("/")[2]
-        return GoogleLiveSession(self, Peer(provider, url.hostname, url.port), model, config)
+        return GoogleLiveSession(self, peer, model, config)
 
     def follow(self, connection: Any, session: Session) -> None:
         watch(connection._ws, session, sends=("send",), receives="recv")

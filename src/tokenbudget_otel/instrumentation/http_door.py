@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenbudget_otel.instrumentation import aws_frames, bodies
+from tokenbudget_otel.instrumentation.changes import Path, edited
 from tokenbudget_otel.instrumentation.content import capturing
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Opened
@@ -91,6 +92,29 @@ class HttpDoor(Door):
         if watcher is None and opened.endpoint.binary is not None and "json" not in kind:
             watcher = OpaqueWatcher(opened.call, opened.endpoint.binary(opened.body), finish)
         bodies.watch(response, watcher or JsonWatcher(functools.partial(self.facts, opened), finish, decode))
+
+
+class RequestDoor(HttpDoor):
+    """A door before a method ``do_request(hook_ctx, request, …)``, which is given a request of httpx."""
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        request = kwargs["request"] if "request" in kwargs else args[1]
+        opened.key = changed = edited_request(request, opened.edits or {})
+        if "request" in kwargs:
+            return args, {**kwargs, "request": changed}
+        return (args[0], changed, *args[2:]), dict(kwargs)
+
+
+def edited_request(request: Any, edits: Mapping[Path, Any]) -> Any:
+    """A copy of a request of httpx with fields of its JSON set anew."""
+    headers = request.headers.copy()
+    del headers["content-length"]
+    content = json.dumps(edited(json.loads(request.content), edits)).encode()
+    return type(request)(
+        request.method, request.url, headers=headers, content=content, extensions=dict(request.extensions)
+    )
 
 
 def http_response(result: Any) -> Any:

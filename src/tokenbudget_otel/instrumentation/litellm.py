@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import followed
+from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
@@ -177,6 +178,9 @@ class ChunkReader:
             program gets is all there is.
     """
 
+    counted_last = True
+    """To look for usage after every chunk would be to look through all of them each time."""
+
     def __init__(self, provider: str, kept: list[Any] | None) -> None:
         self.complete = False
         self._provider = provider
@@ -311,7 +315,7 @@ class Reranking(Method):
 
     def endpoint(self) -> Endpoint:
         """What the engine works with."""
-        return Endpoint("rerank", _rerank_size, lambda _body: {}, _read_rerank)
+        return Endpoint("rerank", _rerank_size, lambda _body: {}, _read_rerank, changes=Changes())
 
 
 def _rerank_size(body: Body, _options: Any) -> Size:
@@ -327,6 +331,7 @@ LITELLM: Final = Provider(
     url=_address,
     provider_at=provider_at,
     unbilled=unbilled,
+    api_key="api_key",
     methods=(
         Mirrored("completion", "/chat/completions", "model", "messages", read=_read_chat),
         Mirrored("text_completion", "/completions", "prompt", "model", read=_read_chat),
@@ -383,9 +388,20 @@ class LiteLLMCall(OneMethod):
                 opened.asked_usage = True
         return opened
 
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, changed = super().revised(opened, client, args, kwargs)
+        asked = {"stream_options": opened.options["stream_options"]} if opened.asked_usage else {}
+        opened.plain_options = changed
+        opened.options = {**changed, **asked} if asked else changed
+        return args, changed
+
     def pass_on(
         self, original: Callable[..., Any], client: Any, opened: Opened, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if opened.sent is not None:
+            args, _ = opened.sent
         return original(client, *args, **opened.options)
 
     def refused_change(self, opened: Opened, error: BaseException) -> bool:

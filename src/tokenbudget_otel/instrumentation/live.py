@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from tokenbudget_otel.budgets import BudgetExceeded
+from tokenbudget_otel.budgets.steps import Steps, run, run_async
 from tokenbudget_otel.instrumentation import bodies, deferred
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.door import Door
@@ -116,8 +117,9 @@ class Session:
 
     # --- what a subclass provides ------------------------------------------------------------------------------
 
-    def sending(self, message: Any) -> Turn | None:
-        """The program is about to send a message; gives the turn that it asks for, if it does.
+    def sending(self, message: Any) -> Steps[Turn | None]:
+        """The program is about to send a message; gives the turn that it asks for, if it does. In steps, as what has
+        to be asked for may be kept elsewhere, and connections are used from threads and from event loops.
 
         Raises:
             BudgetExceeded: when a budget refuses what it would cost.
@@ -154,7 +156,9 @@ class Session:
             and not any(part.images or part.others or part.unseen for part in parts),
         )
 
-    def ask(self, asked: Extent | None = None, max_output_tokens: int | None = None, key: Any = None) -> Turn | None:
+    def ask(
+        self, asked: Extent | None = None, max_output_tokens: int | None = None, key: Any = None
+    ) -> Steps[Turn | None]:
         """The program asks for a turn: admit it.
 
         Raises:
@@ -165,11 +169,14 @@ class Session:
         size = self.size(asked or Extent(), max_output_tokens)
         request = self._request(size)
         self.release()  # this turn takes the place of the one that the server might have begun
-        turn = self._turn(request, size, admit=True, key=key)
+        turn = yield from self._turn(request, size, admit=True, key=key)
         self.waiting.append(turn)
+        if self.done:  # it ended meanwhile
+            self.give_back(turn, None)
+            return None
         return turn
 
-    def reserve(self) -> None:
+    def reserve(self) -> Steps[None]:
         """The program sends audio, and the server may answer it: have the budgets admit the answer.
 
         Raises:
@@ -181,32 +188,38 @@ class Session:
             return
         try:
             # Audio comes fifty times a second: one span of a refusal says it all.
-            self._reserved.append(self._admit(self._next(None), quiet=self._refused))
+            ticket = yield from self._admit(self._next(None), quiet=self._refused)
         except BudgetExceeded:
             self._refused = True
             raise
         self._refused = False
+        self._reserved.append(ticket)
+        if self.done:
+            self.release()
 
-    def more(self, turn: Turn, max_output_tokens: int | None) -> None:
+    def more(self, turn: Turn, max_output_tokens: int | None) -> Steps[None]:
         """The program has a turn go on: admit what comes now as if it were another.
 
         Raises:
             BudgetExceeded: when a budget refuses it.
         """
         if self.door.is_open:
-            turn.more.append(self._admit(self._next(max_output_tokens)))
+            ticket = yield from self._admit(self._next(max_output_tokens))
+            turn.more.append(ticket)
+            if turn.call.finished:
+                self._give_back_more(turn)
 
     def _next(self, max_output_tokens: int | None) -> Request:
         """Another turn, of which nothing is known but what came before it."""
         return self._request(self.size(Extent(), max_output_tokens))
 
-    def _admit(self, request: Request, *, quiet: bool = False) -> Ticket:
+    def _admit(self, request: Request, *, quiet: bool = False) -> Steps[Ticket]:
         """Reserve another turn, without a span unless it is refused."""
         try:
-            return self.door.meter.admit(request)
+            return (yield from self.door.meter.admission(request))
         except BudgetExceeded as refusal:
             if not quiet:
-                self._call(request, admit=False)._refused(refusal)
+                self._unadmitted(request)._refused(refusal)
             raise
 
     def release(self) -> None:
@@ -215,12 +228,18 @@ class Session:
             self.door.meter.release(ticket)
 
     def _request(self, size: Size, operation: str | None = None, model: str | None = None) -> Request:
-        return open_request(
+        request = open_request(
             self.peer.provider,
             self.model or self.response_model or "" if model is None else model,
             operation or self.kind.operation,
             lambda: size,
         )
+        request.api_key = self.peer.api_key
+        return request
+
+    def _unadmitted(self, request: Request) -> LlmCall:
+        """A call that no budget is asked for: it has been admitted before, or cannot be refused any more."""
+        return self._call(request, admit=False).begin()
 
     def _call(self, request: Request, *, admit: bool) -> LlmCall:
         return LlmCall(
@@ -230,12 +249,14 @@ class Session:
             server=(self.peer.host, self.peer.port),
             attributes=self.attributes,
             admit=admit,
-        ).begin()
+        )
 
-    def _turn(self, request: Request, size: Size, *, admit: bool, key: Any = None) -> Turn:
+    def _turn(self, request: Request, size: Size, *, admit: bool, key: Any = None) -> Steps[Turn]:
+        call = self._call(request, admit=admit)
         # What was spoken to the model is not known: then neither is its input, unless there is a count before it.
         known = size.input_tokens if self._before is not None or not self.heard else None
-        return Turn(self._call(request, admit=admit), known, admitted=admit, key=key)
+        yield from call._beginning()
+        return Turn(call, known, admitted=admit, key=key)
 
     # --- during a turn -----------------------------------------------------------------------------------------
 
@@ -254,11 +275,14 @@ class Session:
             if not self.door.is_open:
                 return None
             size = self.size(Extent(), None)
-            return self._turn(self._request(size), size, admit=False)
-        turn = self._turn(ticket.request, ticket.request.size(), admit=False)
+            return self._here(self._turn(self._request(size), size, admit=False))
+        turn = self._here(self._turn(ticket.request, ticket.request.size(), admit=False))
         turn.call.ticket = ticket
         turn.admitted = True
         return turn
+
+    def _here(self, steps: Steps[Turn]) -> Turn:
+        return run(steps, self.door.meter.enforcer.way)
 
     # --- after a turn ------------------------------------------------------------------------------------------
 
@@ -271,10 +295,13 @@ class Session:
         if facts.model is None:
             facts.model = self.response_model
         call = turn.call
-        while (ticket := taken(turn.more)) is not None:
-            self.door.meter.release(ticket)
+        self._give_back_more(turn)
         book = None if turn.admitted else functools.partial(self.door.meter.record, call.request)
         call.finish(outcome, facts, error, book=book)
+
+    def _give_back_more(self, turn: Turn) -> None:
+        while (ticket := taken(turn.more)) is not None:
+            self.door.meter.release(ticket)
 
     def give_back(self, turn: Turn, error: tuple[str, str] | BaseException | None) -> None:
         """End a turn that came to nothing and cost nothing."""
@@ -289,7 +316,7 @@ class Session:
 
         def charge() -> None:
             request = self._request(Size(0, None), operation, model)
-            call = self._call(request, admit=False)
+            call = self._unadmitted(request)
             if facts.usage is None:
                 facts.usage, facts.estimated = TokenUsage(), True
             call.finish("completed", facts, book=functools.partial(self.door.meter.record, request))
@@ -493,7 +520,7 @@ def _sender(original: Callable[..., Any], session: Session) -> Any:
 
         @functools.wraps(original)
         async def send_async(*args: Any, **kwargs: Any) -> Any:
-            turn = _admit(session, args, kwargs)
+            turn = await run_async(_admission(session, args, kwargs), session.door.meter.enforcer.way)
             try:
                 return await original(*args, **kwargs)
             except Exception as error:
@@ -504,7 +531,7 @@ def _sender(original: Callable[..., Any], session: Session) -> Any:
 
     @functools.wraps(original)
     def send(*args: Any, **kwargs: Any) -> Any:
-        turn = _admit(session, args, kwargs)
+        turn = run(_admission(session, args, kwargs), session.door.meter.enforcer.way)
         try:
             return original(*args, **kwargs)
         except Exception as error:
@@ -514,9 +541,9 @@ def _sender(original: Callable[..., Any], session: Session) -> Any:
     return send
 
 
-def _admit(session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Turn | None:
+def _admission(session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Steps[Turn | None]:
     try:
-        return session.sending(args[0] if args else next(iter(kwargs.values())))
+        return (yield from session.sending(args[0] if args else next(iter(kwargs.values()))))
     except BudgetExceeded:
         raise
     except Exception as error:

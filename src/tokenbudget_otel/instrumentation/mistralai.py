@@ -24,12 +24,13 @@ from opentelemetry import trace
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content, mistralai_streams
 from tokenbudget_otel.instrumentation.attempts import note_attempt
+from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.door import Door, never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
-from tokenbudget_otel.instrumentation.http_door import HttpDoor
+from tokenbudget_otel.instrumentation.http_door import RequestDoor
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.mistralai_usage import (
     pages_of,
@@ -196,14 +197,24 @@ def _always(form: StreamFormat) -> Callable[[Body, str], StreamFormat]:
 
 
 _COMPLETED: Final = _always(mistralai_streams.COMPLETION)
-_CHAT: Final = Endpoint(semconv.CHAT, _completion_size, _attributes, read_completion, _COMPLETED, content=content.CHAT)
-_CONVERSATION: Final = Endpoint(semconv.CHAT, _conversation_size, _attributes, read_conversation, _conversation_events)
-_FIM: Final = Endpoint(
-    semconv.TEXT_COMPLETION, _completion_size, _attributes, read_completion, _COMPLETED, content=content.COMPLETION
+_LIMITED: Final = Changes(limits=(("max_tokens",),))
+_MODEL: Final = Changes()
+"""Of what has no limit on its output."""
+
+_CHAT: Final = Endpoint(
+    semconv.CHAT, _completion_size, _attributes, read_completion, _COMPLETED, content=content.CHAT, changes=_LIMITED
 )
-_JUDGEMENT: Final = Endpoint("moderation", _input_size, _attributes, read_judgement)
-_CLASSIFICATION: Final = Endpoint("classification", _input_size, _attributes, read_judgement)
-_DOCUMENT: Final = Endpoint("ocr", _document_size, _attributes, read_document)
+_CONVERSATION: Final = Endpoint(
+    semconv.CHAT, _conversation_size, _attributes, read_conversation, _conversation_events,
+    changes=Changes(limits=(("completion_args", "max_tokens"),)),
+)  # fmt: skip
+_FIM: Final = Endpoint(
+    semconv.TEXT_COMPLETION, _completion_size, _attributes, read_completion, _COMPLETED, content=content.COMPLETION,
+    changes=_LIMITED,
+)  # fmt: skip
+_JUDGEMENT: Final = Endpoint("moderation", _input_size, _attributes, read_judgement, changes=_MODEL)
+_CLASSIFICATION: Final = Endpoint("classification", _input_size, _attributes, read_judgement, changes=_MODEL)
+_DOCUMENT: Final = Endpoint("ocr", _document_size, _attributes, read_document, changes=_MODEL)
 
 ENDPOINTS: Final[tuple[tuple[str, Endpoint], ...]] = (
     (r"/chat/completions", _CHAT),
@@ -211,7 +222,7 @@ ENDPOINTS: Final[tuple[tuple[str, Endpoint], ...]] = (
     (r"/agents/completions", _CHAT),
     (r"/conversations(?:/[^/]+(?:/restart)?)?", _CONVERSATION),
     (r"/responses", OPENAI_ENDPOINTS["post", "/responses"]),
-    (r"/embeddings", Endpoint(semconv.EMBEDDINGS, _input_size, _attributes, read_judgement)),
+    (r"/embeddings", Endpoint(semconv.EMBEDDINGS, _input_size, _attributes, read_judgement, changes=_MODEL)),
     (r"/ocr", _DOCUMENT),
     (
         r"/audio/transcriptions",
@@ -261,7 +272,7 @@ UPLOADED: Final = "\0uploaded"
 """Where the body of a form keeps the size of what is uploaded, in bytes."""
 
 
-class MistralDoor(HttpDoor):
+class MistralDoor(RequestDoor):
     """The Mistral SDK's door: ``do_request`` of its base class, below every helper and above its retries."""
 
     provider = PROVIDER
@@ -355,7 +366,8 @@ class MistralDoor(HttpDoor):
         body = _body(request)
         url = request.url
         package = type(client).__module__.partition(".client")[0] + ".client"
-        peer = Peer(provider_of(str(url), PACKAGES.get(package, PROVIDER)), url.host, url.port)
+        mark = mark_of(_key_of(request)) if package == "mistralai.client" else ""
+        peer = Peer(provider_of(str(url), PACKAGES.get(package, PROVIDER)), url.host, url.port, api_key=mark)
         continued = endpoint is _CONVERSATION and not url.path.endswith("/conversations")
         return self.admit(
             peer,
@@ -365,7 +377,17 @@ class MistralDoor(HttpDoor):
             model=_model(body, url.path),
             tier=text(body.get("service_tier")),
             key=request,
+            fields=body if "json" in _kind(request) else {},
         )
+
+
+def _kind(request: Any) -> str:
+    return request.headers.get("content-type") or ""
+
+
+def _key_of(request: Any) -> str:
+    scheme, _, key = (request.headers.get("authorization") or "").partition(" ")
+    return key if scheme.lower() == "bearer" else ""
 
 
 def _model(body: Body, path: str) -> str:
@@ -377,7 +399,7 @@ def _model(body: Body, path: str) -> str:
 
 def _body(request: Any) -> Body:
     """The fields of a request. Forms are not read, they may be uploads: their plain fields are looked at."""
-    kind = request.headers.get("content-type") or ""
+    kind = _kind(request)
     if "json" in kind:
         body = json.loads(request.content)
         return body if isinstance(body, dict) else {}

@@ -32,6 +32,8 @@ OPTIONS: Final = {
     semconv.REQUEST_PRESENCE_PENALTY: "options.presence_penalty",
 }
 
+CHANGES: Final = {"model": "json.model", "max_output_tokens": "json.options.num_predict"}
+
 OWN_MACHINES: Final = (".local", ".internal", ".localhost", ".lan", ".home.arpa")
 
 
@@ -112,6 +114,7 @@ OLLAMA: Final = Provider(
             max_output_tokens="options.num_predict",
             usage=USAGE,
             text=("message.content", "message.thinking", lambda item: str(get(item, "message", "tool_calls") or "")),
+            changes=CHANGES,
             ends="done",
             finish_reason="done_reason",
             attributes=OPTIONS,
@@ -125,6 +128,7 @@ OLLAMA: Final = Provider(
             max_output_tokens="options.num_predict",
             usage=USAGE,
             text=("response", "thinking"),
+            changes=CHANGES,
             ends="done",
             finish_reason="done_reason",
             attributes=OPTIONS,
@@ -134,6 +138,7 @@ OLLAMA: Final = Provider(
             *CLIENTS,
             operation=semconv.EMBEDDINGS,
             request=posted_to("/api/embed"),
+            changes={"model": "json.model"},
             input="input",
             max_output_tokens=None,
             usage={"input_tokens": "prompt_eval_count"},
@@ -143,6 +148,7 @@ OLLAMA: Final = Provider(
             *CLIENTS,
             operation=semconv.EMBEDDINGS,
             request=posted_to("/api/embeddings"),  # the older route, which counts nothing
+            changes={"model": "json.model"},
             input="prompt",
             max_output_tokens=None,
             usage={},

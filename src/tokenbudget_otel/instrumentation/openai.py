@@ -11,10 +11,12 @@ import functools
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import content
+from tokenbudget_otel.instrumentation.changes import THINKING, Changes, Fields, Path
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
@@ -49,7 +51,7 @@ from tokenbudget_otel.instrumentation.openai_usage import (
     searched,
 )
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
-from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
+from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options, key_of
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.instrumentation.uploads import sound_seconds
@@ -66,6 +68,8 @@ CLASSES: Final = {
     "BaseBedrockClient": "aws.bedrock",
 }
 """Client classes that stand for a provider, whatever their base URL."""
+
+_DEPLOYING: Final = {"BaseAzureClient": "azure.ai.openai"}
 
 RUNTIMES: Final = {"bedrock": "aws.bedrock"}
 """The same of ``OpenAI(provider=…)``, by the name that the SDK gives what is configured so."""
@@ -351,35 +355,53 @@ _CHAT = functools.partial(_request_attributes, "chat_completions")
 _RESPONSES = functools.partial(_request_attributes, "responses")
 _PLAIN = functools.partial(_request_attributes, None)
 
-_RESPONSE = Endpoint(semconv.CHAT, _response_size, _RESPONSES, _read_response, _events, content=content.RESPONSE)
+
+def _chat_limit(_fields: Fields, provider: str, _model: str) -> Path:
+    # Reasoning models of OpenAI refuse the former name, and most other hosts do not know the new one.
+    return ("max_completion_tokens",) if provider in ("openai", "azure.ai.openai") else ("max_tokens",)
+
+
+_CHAT_CHANGES = Changes(
+    limits=(("max_completion_tokens",), ("max_tokens",)), unset=_chat_limit, thinking=(THINKING,)
+)  # fmt: skip
+_MODEL = Changes()
+"""Of what has no limit on its output."""
+
+_RESPONSE = Endpoint(
+    semconv.CHAT, _response_size, _RESPONSES, _read_response, _events, content=content.RESPONSE,
+    changes=Changes(limits=(("max_output_tokens",),)),
+)  # fmt: skip
 
 ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
     ("post", "/chat/completions"): Endpoint(
-        semconv.CHAT, _chat_size, _CHAT, _read_chat, _chunks, wants_usage=True, content=content.CHAT
+        semconv.CHAT, _chat_size, _CHAT, _read_chat, _chunks, wants_usage=True, content=content.CHAT,
+        changes=_CHAT_CHANGES,
     ),
     ("post", "/completions"): Endpoint(
         semconv.TEXT_COMPLETION, _completion_size, _PLAIN, _read_chat, _chunks, wants_usage=True,
-        content=content.COMPLETION,
+        content=content.COMPLETION, changes=Changes(limits=(("max_tokens",),)),
     ),
     ("post", "/responses"): _RESPONSE,
-    ("post", "/responses/compact"): _RESPONSE,
-    ("post", "/embeddings"): Endpoint(semconv.EMBEDDINGS, _embedding_size, _PLAIN, _read_chat),
+    ("post", "/responses/compact"): replace(_RESPONSE, changes=_MODEL),
+    ("post", "/embeddings"): Endpoint(semconv.EMBEDDINGS, _embedding_size, _PLAIN, _read_chat, changes=_MODEL),
     ("post", "/images/generations"): Endpoint(
-        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, _media(semconv.IMAGE_GENERATION)
+        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, _media(semconv.IMAGE_GENERATION), changes=_MODEL
     ),
     ("post", "/images/edits"): Endpoint(
-        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, _media(semconv.IMAGE_GENERATION)
+        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, _media(semconv.IMAGE_GENERATION), changes=_MODEL
     ),
-    ("post", "/images/variations"): Endpoint(semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images),
+    ("post", "/images/variations"): Endpoint(
+        semconv.IMAGE_GENERATION, _image_size, _PLAIN, _read_images, changes=_MODEL
+    ),
     ("post", "/audio/transcriptions"): Endpoint(
         semconv.TRANSCRIPTION, _transcription_size, _PLAIN, _read_heard, _media(semconv.TRANSCRIPTION),
-        binary=_heard,
+        binary=_heard, changes=_MODEL,
     ),
     ("post", "/audio/translations"): Endpoint(
-        semconv.TRANSLATION, _transcription_size, _PLAIN, _read_heard, binary=_heard
+        semconv.TRANSLATION, _transcription_size, _PLAIN, _read_heard, binary=_heard, changes=_MODEL
     ),
     ("post", "/audio/speech"): Endpoint(
-        semconv.SPEECH, _speech_size, _PLAIN, _read_audio, _media(semconv.SPEECH), binary=_spoken
+        semconv.SPEECH, _speech_size, _PLAIN, _read_audio, _media(semconv.SPEECH), binary=_spoken, changes=_MODEL
     ),
 }  # fmt: skip
 """Every endpoint that bills, by method and path."""
@@ -423,7 +445,11 @@ class OpenAIDoor(StainlessDoor):
         provider = by_class(client, self.classes) or runtime or provider_of(str(url), COMPATIBLE)
         if provider == COMPATIBLE:
             tell_of_unknown(str(url))
-        return Peer(provider, url.host, url.port)
+        return Peer(provider, url.host, url.port, api_key=key_of(client))
+
+    def model_in_url(self, client: Any, url: str) -> bool:
+        # The name of one of Azure's deployments stands in the URL, put there by the SDK or by the program.
+        return by_class(client, _DEPLOYING) is not None or "/deployments/" in f"{client.base_url}{url}"
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         method = method.lower()

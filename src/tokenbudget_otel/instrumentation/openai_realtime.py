@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 import wrapt
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.budgets.steps import Steps
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.content import capturing
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
@@ -76,7 +77,7 @@ class RealtimeSession(Session):
 
     # --- what the program sends --------------------------------------------------------------------------------
 
-    def sending(self, message: Any) -> Turn | None:
+    def sending(self, message: Any) -> Steps[Turn | None]:
         if isinstance(message, RAW):
             raw = _bytes(message)
             found = _TYPE.match(raw)
@@ -87,9 +88,9 @@ class RealtimeSession(Session):
         else:
             kind = text(get(message, "type"))
         handle = _SENDS.get(kind or "")
-        return handle(self, message) if handle is not None else None
+        return (yield from handle(self, message)) if handle is not None else None
 
-    def _create(self, event: Any) -> Turn | None:
+    def _create(self, event: Any) -> Steps[Turn | None]:
         response = get(event, "response")
         asked = measure(*(get(response, part) for part in ("instructions", "input", "tools", "prompt")))
         modalities = _modalities(response)
@@ -100,21 +101,23 @@ class RealtimeSession(Session):
             self.plain = False
         self.text_only = self._written or modalities is not None
         most = _whole(_first(get(response, "max_output_tokens"), get(response, "max_response_output_tokens")))
-        return self.ask(asked, self._max_output if most is None else most, text(get(event, "event_id")))
+        return (yield from self.ask(asked, self._max_output if most is None else most, text(get(event, "event_id"))))
 
-    def _item(self, event: Any) -> None:
+    def _item(self, event: Any) -> Steps[None]:
         item = get(event, "item")
         self.plain = self.plain and _in_words(item)
         self.said = joined(self.said, measure(item))
+        yield from ()
 
-    def _update(self, event: Any) -> None:
+    def _update(self, event: Any) -> Steps[None]:
         # Writing counts once the server has agreed to it; speech from the moment that it is asked for.
         if _modalities(get(event, "session")) not in (None, ["text"]):
             self.plain = False
+        yield from ()
 
-    def _audio(self, _event: Any) -> None:
+    def _audio(self, _event: Any) -> Steps[None]:
         self.heard, self.plain = True, False
-        self.reserve()
+        yield from self.reserve()
 
     # --- what the server sends ---------------------------------------------------------------------------------
 
@@ -229,7 +232,7 @@ _OUTCOMES: Final = {"cancelled": "cancelled", "failed": "failed"}
 
 _AUDIO_IN: Final = frozenset(("input_audio_buffer.append", "input_audio_buffer.commit"))
 
-_SENDS: Final[dict[str, Callable[[RealtimeSession, Any], Turn | None]]] = {
+_SENDS: Final[dict[str, Callable[[RealtimeSession, Any], Steps[Turn | None]]]] = {
     "response.create": RealtimeSession._create,
     "conversation.item.create": RealtimeSession._item,
     "session.update": RealtimeSession._update,
@@ -372,49 +375,59 @@ class ResponsesSession(Session):
 
     # --- what the program sends --------------------------------------------------------------------------------
 
-    def sending(self, message: Any) -> Turn | None:
+    def sending(self, message: Any) -> Steps[Turn | None]:
         if isinstance(message, RAW):
             message = json.loads(_bytes(message))
         elif not isinstance(message, Mapping):
             message = message.to_dict(warnings=False)
         handle = _ASKS.get(text(get(message, "type")) or "")
-        return handle(self, message) if handle is not None and self.door.is_open and not self.done else None
+        asks = handle is not None and self.door.is_open and not self.done
+        return (yield from handle(self, message)) if handle is not None and asks else None
 
-    def _create(self, message: Body) -> Turn:
+    def _create(self, message: Body) -> Steps[Turn | None]:
         # Over a websocket every response is streamed.
         body = {**message, "stream": True}
         if not isinstance(body.get("tools") or (), list | tuple):
             body["tools"] = (UNSEEN_TOOL,)
         parent = text(body.get("previous_response_id"))
         opened = self._sdk.admit(self.peer, self._sized(body), body, tier=text(body.get("service_tier")))
-        opened.call.begin()
+        yield from opened.call._beginning()
         if parent is not None:
             self._give_back_steered(parent)  # this response takes in what the steering said
         turn = self._turn_of(opened, text(body.get("stream_id")))
         self.waiting.append(turn)
+        if self.done:  # it ended meanwhile
+            self.give_back(turn, None)
+            return None
         return turn
 
-    def _steer(self, message: Body) -> None:
+    def _steer(self, message: Body) -> Steps[None]:
         parent = text(message.get("previous_response_id")) or ""
         body = {
             **self._settings_of.get(parent, {}), "input": message.get("input"), "previous_response_id": parent
         }  # fmt: skip
-        self._steered.setdefault(parent, []).append(self._admit(self._asks(body)))
+        ticket = yield from self._admit(self._asks(body))
+        self._steered.setdefault(parent, []).append(ticket)
+        if self.done:
+            self._give_back_steered(parent)
 
     def _asks(self, body: Body) -> Request:
         endpoint = self._sized(body)
-        return open_request(
+        request = open_request(
             self.peer.provider,
             text(body.get("model")) or self.response_model or "",
             endpoint.operation,
             functools.partial(endpoint.size, body, None),
             tier=text(body.get("service_tier")),
         )
+        request.api_key = self.peer.api_key
+        return request
 
     def _sized(self, body: Body) -> Endpoint:
         """The endpoint, for a request that may go on from a response of which the size is known."""
         before = self._tokens_of.get(text(body.get("previous_response_id")) or "")
-        return dataclasses.replace(self._endpoint, size=functools.partial(_size, self._endpoint.size, before))
+        size = functools.partial(_size, self._endpoint.size, before)
+        return dataclasses.replace(self._endpoint, size=size, changes=None)
 
     def _turn_of(self, opened: Opened, lane: str | None, *, admitted: bool = True) -> ResponseTurn:
         return ResponseTurn(opened, lane, captured=bool(self._sdk.telemetry.capture), admitted=admitted)
@@ -549,7 +562,7 @@ class ResponsesSession(Session):
         return super().busy or bool(self._steered)
 
 
-_ASKS: Final[dict[str, Callable[[ResponsesSession, Any], Turn | None]]] = {
+_ASKS: Final[dict[str, Callable[[ResponsesSession, Any], Steps[Turn | None]]]] = {
     "response.create": ResponsesSession._create,
     "response.steer": ResponsesSession._steer,
 }

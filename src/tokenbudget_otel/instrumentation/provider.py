@@ -39,9 +39,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import bodies, followed
+from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.door import Door, never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, status_of, unsent
 from tokenbudget_otel.instrumentation.guard import log_once, logger
@@ -61,6 +62,8 @@ of the whole. ``None``: nowhere."""
 
 UsageFields: TypeAlias = Mapping[str, Field] | Callable[[Any], TokenUsage | None]
 """Usage: fields of :class:`~tokenbudget_otel.TokenUsage` and where an answer has them, or a function of the answer."""
+
+CHANGEABLE: Final = ("model", "max_output_tokens")
 
 REQUEST_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     semconv.REQUEST_TEMPERATURE: ("temperature",),
@@ -105,6 +108,8 @@ class Method:
         no_output: whether answers have no output tokens (embeddings, reranking).
         media: what an image or another part of the input comes to.
         content: how messages are read, where content is captured.
+        changes: what budgets may have changed of a call, and the arguments to change:
+            ``{"model": "model", "max_output_tokens": "options.max_tokens"}``. What is on the way is copied.
 
     A function among these that raises is logged once, and what it would have said is not known.
 
@@ -139,6 +144,7 @@ class Method:
     no_output: bool
     media: MediaTokens
     content: Content | None
+    changes: Mapping[str, str]
 
     def __init__(
         self,
@@ -162,6 +168,7 @@ class Method:
         no_output: bool = False,
         media: MediaTokens = UNSEEN_MEDIA,
         content: Content | None = None,
+        changes: Mapping[str, str] | None = None,
     ) -> None:
         if not targets:
             raise ValueError("a Method needs a target, such as 'Client.chat'")
@@ -180,6 +187,7 @@ class Method:
             "no_output": no_output,
             "media": media,
             "content": content,
+            "changes": dict(changes or {}),
         }
         fields = {
             "model": model,
@@ -215,6 +223,11 @@ class Method:
         for name, path in fields.items():
             if path is not None and not callable(path) and not (isinstance(path, str) and all(path.split("."))):
                 raise TypeError(f"{self}: {name} must be a path such as 'usage.prompt' or a function, not {path!r}")
+        for name, path in self.changes.items():
+            if name not in CHANGEABLE:
+                raise ValueError(f"{self}: changes knows {', '.join(CHANGEABLE)}, not {name!r}")
+            if not isinstance(path, str) or not all(path.split(".")):
+                raise TypeError(f"{self}: changes[{name!r}] must be a path such as 'options.max_tokens', not {path!r}")
         if self.request is not None and not callable(self.request):
             raise TypeError(f"{self}: request must be a function of the arguments, not {self.request!r}")
         for name, kind in (("media", MediaTokens), ("content", Content)):
@@ -235,7 +248,15 @@ class Method:
             lambda answer, _body, _provider: self.read(answer, self.usage),
             items=lambda _body, _provider: MethodReader(self),
             content=self.content,
+            changes=self._changes(),
         )
+
+    def _changes(self) -> Changes | None:
+        if not self.changes:
+            return None
+        paths = {name: tuple(path.split(".")) for name, path in self.changes.items()}
+        limit = paths.get("max_output_tokens")
+        return Changes(paths.get("model"), () if limit is None else (limit,))
 
     def found(self, source: Any, field: Field) -> Any:
         """What is found at ``field``; nothing where a function of the declaration raises."""
@@ -398,6 +419,8 @@ class Provider:
         unbilled: what of an error proves that a failed call was not billed. Connections that were never made and HTTP
             statuses that providers do not bill are known; all else is charged by its input, as an estimate.
         covers: whether calls that other SDKs make on behalf of a method belong to it (libraries over SDKs).
+        api_key: where an object with the methods has its key, or the arguments of a function: for budgets
+            ``per="api_key"``. Only a mark of it is kept.
 
     Raises:
         TypeError, ValueError: for what cannot be meant, by its name.
@@ -413,6 +436,7 @@ class Provider:
     free_at: Callable[[str, Body], bool] | None = None
     unbilled: Callable[[BaseException], bool] | None = None
     covers: bool = True
+    api_key: Field = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -431,8 +455,10 @@ class Provider:
             raise ValueError(
                 f"Provider {self.name!r}: versions must be a requirement such as '>=1,<3', not {self.versions!r}"
             ) from None
-        if self.url is not None and not isinstance(self.url, str) and not callable(self.url):
-            raise TypeError(f"Provider {self.name!r}: url must be a path or a function, not {self.url!r}")
+        for field_name in ("url", "api_key"):
+            value = getattr(self, field_name)
+            if value is not None and not isinstance(value, str) and not callable(value):
+                raise TypeError(f"Provider {self.name!r}: {field_name} must be a path or a function, not {value!r}")
         for field_name in ("provider_at", "free_at", "unbilled"):
             value = getattr(self, field_name)
             if value is not None and not callable(value):
@@ -542,7 +568,10 @@ class MethodDoor(Door):
             host, port = None, None
         name = self._told(declared.provider_at, url, body) if declared.provider_at is not None else None
         free = bool(self._told(declared.free_at, url, body)) if declared.free_at is not None else False
-        return Peer(text(name) or (provider_of(url, declared.name) if url else declared.name), host, port, free)
+        key = self._told(find, body if client is None else client, declared.api_key)
+        return Peer(
+            text(name) or (provider_of(url, declared.name) if url else declared.name), host, port, free, mark_of(key)
+        )
 
     def _told(self, ask: Callable[..., Any], *args: Any) -> Any:
         """What a function of the declaration says; nothing where it raises."""
@@ -588,13 +617,47 @@ class OneMethod(Door):
         if arguments is None:
             return None
         for method, endpoint in self._target.methods:
+            fields = dict(arguments)
             body = method.body(arguments)
             if body is not None:
                 model = text(method.found(body, method.model)) or ""
                 covers = parent.declared.covers
                 peer = parent.peer(client, body)
-                return self.admit(peer, endpoint, body, model=model, covers=covers, key=parent.declared)
+                opened = self.admit(
+                    peer, endpoint, body, model=model, covers=covers, key=parent.declared, fields=fields
+                )
+                if not self._takes(endpoint.changes):
+                    opened.call.request.changes = frozenset()
+                return opened
         return None
+
+    def _takes(self, changes: Changes | None) -> bool:
+        """Whether the method has the arguments that are to be changed."""
+        if changes is None or self._signature is None:
+            return True
+        parameters = self._signature.parameters.values()
+        names = {parameter.name for parameter in parameters}
+        wanted = {path[0] for path in (*changes.limits, *((changes.model,) if changes.model else ()))}
+        return wanted <= names or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        fields, signature = opened.fields, self._signature
+        method = next(method for method, endpoint in self._target.methods if endpoint is opened.endpoint)
+        opened.body = method.body(dict(fields)) or opened.body
+        anew = {path[0]: fields[path[0]] for path in opened.edits or ()}
+        if signature is None:
+            return args, {**kwargs, **anew}
+        before = () if client is None else (client,)
+        bound = signature.bind(*before, *args, **kwargs)
+        for name, value in anew.items():
+            if name in signature.parameters:
+                bound.arguments[name] = value
+            else:
+                rest = next(n for n, p in signature.parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD)
+                bound.arguments[rest] = {**bound.arguments.get(rest, {}), name: value}
+        return bound.args[len(before) :], bound.kwargs
 
     def _arguments(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The arguments by name; those that go into ``**kwargs`` too, and those that were left to their defaults."""

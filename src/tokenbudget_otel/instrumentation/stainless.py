@@ -15,8 +15,9 @@ from copy import copy
 from typing import Any, ClassVar
 
 from tokenbudget_otel.instrumentation.attempts import note_attempt
+from tokenbudget_otel.instrumentation.changes import Path, edited
 from tokenbudget_otel.instrumentation.door import never_raises
-from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
+from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
@@ -43,7 +44,11 @@ class StainlessDoor(HttpDoor):
         """Who ``client`` talks to."""
         url = client.base_url
         provider = by_class(client, self.classes) or provider_of(str(url), self.provider)
-        return Peer(provider, url.host, url.port)
+        return Peer(provider, url.host, url.port, api_key=key_of(client))
+
+    def model_in_url(self, client: Any, url: str) -> bool:
+        """Whether the model is said by the URL, and not (only) by the body: then no other can be asked instead."""
+        return False
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         """Change ``opened.options`` where metering needs it; the user's own options are never touched."""
@@ -97,6 +102,10 @@ class StainlessDoor(HttpDoor):
             return None
         body = _body(options)
         opened = self.admit(self.peer(client), endpoint, body, options, tier=self.tier(body))
+        if not isinstance(options.json_data, Mapping):
+            opened.call.request.changes = frozenset()
+        elif self.model_in_url(client, options.url):
+            opened.call.request.changes -= {"model"}
         if callable(parser := getattr(options, "post_parser", None)):
             # A helper's parser may raise on an answer that has been billed: keep what it was given.
             parse = functools.partial(_parse, opened, parser)
@@ -104,12 +113,19 @@ class StainlessDoor(HttpDoor):
         return opened
 
     def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Change the request where metering needs it."""
+        """Change the request where a budget had it changed, and where metering needs it."""
+        super().begun(opened, client, args, kwargs)
         try:
             self.prepare(opened, client, stream=bool(kwargs.get("stream")))
         except Exception as error:
             opened.options = opened.plain_options
             log_once("prepare a request", error)
+
+    def revised(
+        self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        opened.options = opened.plain_options = _edited_options(opened.options, opened.edits or {})
+        return args, dict(kwargs)
 
     def pass_on(
         self, original: Callable[..., Any], client: Any, opened: Opened, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -146,6 +162,21 @@ def changed_options(options: Any, **fields: Any) -> Any:
     for name, value in fields.items():
         setattr(changed, name, value)
     return changed
+
+
+def _edited_options(options: Any, edits: Mapping[Path, Any]) -> Any:
+    """A copy of SDK request options with fields of the body set anew, each where it takes effect."""
+    extra = getattr(options, "extra_json", None)
+    above = {path: value for path, value in edits.items() if isinstance(extra, Mapping) and path[0] in extra}
+    fields = {"json_data": edited(options.json_data, {path: edits[path] for path in edits if path not in above})}
+    return changed_options(options, **fields, **({"extra_json": edited(extra, above)} if above else {}))
+
+
+def key_of(client: Any) -> str:
+    """What tells the API key of a client from others. Keys that a function of the program's makes come and go."""
+    if getattr(client, "_api_key_provider", None) is not None:
+        return ""
+    return mark_of(getattr(client, "api_key", None))
 
 
 def _body(options: Any) -> Body:

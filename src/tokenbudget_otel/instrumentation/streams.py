@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from tokenbudget_otel.instrumentation.call import LlmCall
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
+from tokenbudget_otel.instrumentation.growth import CUT, growth_of
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.sizing import BYTES_PER_TOKEN
 from tokenbudget_otel.instrumentation.sse import EventScanner
@@ -165,9 +166,12 @@ class StreamWatcher:
         )
         self._tokens: Callable[[], int] = self._scanner.text_tokens
         self._carried = self._scanner.finish
+        self.growth = growth_of(call, self._reader, self._tokens)
 
     def _event(self, data: bytes) -> bool:
         """An event that cannot be read is the program's to see, and the rest is followed all the same."""
+        if self.growth is not None:
+            self.growth.told = True
         try:
             return self._reader.event(data)
         except Exception as error:
@@ -204,7 +208,7 @@ class StreamWatcher:
             return
         self.done = True
         outcome, facts = conclude(self._reader, how, error, self._call, self._tokens)
-        self._finish(outcome, facts, error if how == "failed" else None)
+        self._finish(outcome, facts, error if how in TOLD else None)
 
 
 def conclude(
@@ -242,8 +246,12 @@ OUTCOMES: Final = {
     "cancelled": "cancelled",
     "abandoned": "abandoned",
     "failed": "failed",
+    CUT: CUT,
 }
 """How a body ended, in the words of ``tokenbudget.call.outcome``, as far as its content says nothing else."""
+
+TOLD: Final = ("failed", CUT)
+"""How a body ended where the program gets an error."""
 
 
 class JsonWatcher:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.scopes import detach
 
 SUPPRESS_LANGUAGE_MODEL: Final = "suppress_language_model_instrumentation"
 """Set by OpenLLMetry's framework instrumentations (and Splunk's) around the calls that they trace."""
@@ -29,7 +31,7 @@ _CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, OFFICIAL_INFERENCE, OFFICIAL_EM
 
 def suppressed(ctx: Context) -> bool:
     """Whether no span is to be made. Metering and budgets go on all the same."""
-    if not is_instrumentation_enabled():
+    if not _enabled_in(ctx):
         return True
     if any(ctx.get(key) for key in _CONTEXT_KEYS):
         return True
@@ -37,6 +39,16 @@ def suppressed(ctx: Context) -> bool:
     module = sys.modules.get(OPENLIT_CONTEXT_VARIABLE[0])
     variable = getattr(module, OPENLIT_CONTEXT_VARIABLE[1], None)
     return bool(variable is not None and variable.get(False))
+
+
+def _enabled_in(ctx: Context) -> bool:
+    if ctx is context_api.get_current():
+        return is_instrumentation_enabled()
+    token = context_api.attach(ctx)  # of whoever made the call, which may go out from another thread
+    try:
+        return is_instrumentation_enabled()
+    finally:
+        detach(token)
 
 
 def span_of_this_call(ctx: Context, operation: str, model: str) -> Span | None:

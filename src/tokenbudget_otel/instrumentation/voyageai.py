@@ -82,6 +82,7 @@ def _method(name: str, *given: Any, operation: str = semconv.EMBEDDINGS, usage: 
         usage=usage or {"input_tokens": "total_tokens"},
         attributes=DIMENSION,
         no_output=True,
+        changes={"model": "model"},
     )
 
 

@@ -212,9 +212,9 @@ def test_expected_mode_overshoots_by_no_more_than_calls_came_to_beyond_their_res
     beyond: list[int] = []
     settle = meter.enforcer.settle
 
-    def noting(hold, actual, usage=None):  # type: ignore[no-untyped-def]
+    def noting(hold, actual, *more):  # type: ignore[no-untyped-def]
         beyond.append(max(0, actual.nano_usd - hold.claims[0].nano_usd))
-        settle(hold, actual, usage)
+        settle(hold, actual, *more)
 
     monkeypatch.setattr(meter.enforcer, "settle", noting)
 

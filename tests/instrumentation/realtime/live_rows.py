@@ -10,6 +10,8 @@ from typing import Any
 
 import tokenbudget_otel as tb
 from both_modes import settled
+from tokenbudget_otel.budgets.steps import run
+from tokenbudget_otel.instrumentation.live import Session
 from tokenbudget_otel.simulator import Simulator
 
 SPEECH, SILENCE = b"\1" * 48_000, b"\0" * 4_800
@@ -398,3 +400,8 @@ def spoken(test: Any) -> Any:
 
 def in_our_terms(row: Live) -> tb.TokenUsage:
     return tb.TokenUsage(**row.usage)
+
+
+def say(session: Session, message: Any) -> Any:
+    """What a session makes of a message that the program sends."""
+    return run(session.sending(message), session.door.meter.enforcer.way)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_rows import GEMINI, GOOGLE_USAGE, SPEECH, google_row, studio, vertex
+from live_rows import GEMINI, GOOGLE_USAGE, SPEECH, google_row, say, studio, vertex
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.instrumentation.endpoint import Peer
@@ -148,7 +148,7 @@ def test_messages(messages: tuple[Any, ...], calls: int, written: int | None, es
     followed = session()
     for message in messages:
         if isinstance(message, str):
-            followed.sending(message)
+            say(followed, message)
         else:
             followed.arrived(message)
     followed.ended("closed")
@@ -161,7 +161,7 @@ def test_messages(messages: tuple[Any, ...], calls: int, written: int | None, es
 def test_searches_are_billed() -> None:
     followed = session()
     found = b'{"serverContent": {"groundingMetadata": {"webSearchQueries": ["river", "bridge"]}}}'
-    followed.sending(ASK)
+    say(followed, ASK)
     for message in (WORDS, found, found, BOTH):
         followed.arrived(message)
     assert followed.door.meter.totals.get().usage.web_searches == 1  # Gemini 2: once a turn
@@ -186,7 +186,7 @@ def test_audio_in_pieces_is_found_wherever_it_is() -> None:
     import base64
 
     followed = session()
-    followed.sending(ASK)
+    say(followed, ASK)
     sound = base64.b64encode(SPEECH).decode()
     part = f'{{"inlineData": {{"mimeType": "audio/pcm", "data": "{sound}"}}}}'
     followed.arrived(f'{{"serverContent": {{"modelTurn": {{"parts": [{part}, {part}]}}}}}}'.encode())

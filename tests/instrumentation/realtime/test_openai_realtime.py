@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_rows import REALTIME, SILENCE, SPEECH, OpenAITalk, openai_row
+from live_rows import REALTIME, SILENCE, SPEECH, OpenAITalk, openai_row, say
 
 import tokenbudget_otel as tb
 from both_modes import settled
@@ -314,7 +314,7 @@ _events = st.lists(st.tuples(_kinds, st.dictionaries(_fields, _values, max_size=
 def test_no_event_breaks_it(events: list[tuple[str, dict[str, Any]]]) -> None:
     followed = session()
     for kind, fields in events:
-        followed.sending({"type": "response.create", "response": fields.get("response")})
+        say(followed, {"type": "response.create", "response": fields.get("response")})
         followed.arrived(json.dumps({"type": kind, **fields}).encode())
         followed.arrived(json.dumps({**fields, "type": kind}).encode())
     followed.ended("closed")
@@ -324,7 +324,7 @@ def test_no_event_breaks_it(events: list[tuple[str, dict[str, Any]]]) -> None:
 def test_audio_is_measured_by_its_length() -> None:
     """Twenty tokens a second: the provider's own rate."""
     followed = session()
-    followed.sending({"type": "response.create"})
+    say(followed, {"type": "response.create"})
     followed.arrived(b'{"type":"response.created","response":{"id":"r"}}')
     sound = base64.b64encode(b"\1" * 48_000)
     for _ in range(2):
@@ -382,8 +382,8 @@ def test_text_only(arrived: list[Any], sent: list[Any], response: dict[str, Any]
     for message in arrived:
         followed.arrived(json.dumps(message).encode())
     for message in sent:
-        followed.sending(message)
-    turn = followed.sending({"type": "response.create", "response": response})
+        say(followed, message)
+    turn = say(followed, {"type": "response.create", "response": response})
     assert turn is not None
     assert turn.call.request.size().text_only is text_only
     followed.ended("closed")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live_rows import ResponsesTalk, responses_row
+from live_rows import ResponsesTalk, responses_row, say
 
 import tokenbudget_otel as tb
 from both_modes import settled
@@ -317,7 +317,7 @@ def test_lanes(followed: ResponsesSession, meter: Meter) -> None:
         return {"response": {"id": f"resp_{lane}", "model": f"m-{lane}", **fields}}
 
     for lane in "ab":
-        followed.sending({"type": "response.create", "model": f"m-{lane}", "input": "Hello.", "stream_id": lane})
+        say(followed, {"type": "response.create", "model": f"m-{lane}", "input": "Hello.", "stream_id": lane})
     for lane in "ba":
         event("created", lane, **response(lane, status="in_progress"))
     for lane in "abaab":
@@ -349,7 +349,7 @@ def test_output_is_expected_where_there_will_be_some(
     followed: ResponsesSession, more: dict[str, Any], tokens: int
 ) -> None:
     body = {"type": "response.create", "model": "gpt-5-mini", "input": "Hi", "max_output_tokens": 4_000}
-    turn = followed.sending(body | more)
+    turn = say(followed, body | more)
     assert turn is not None
     estimate = followed.door.meter._estimate(turn.call.request)
     bound = turn.call.request.size().input_bound
@@ -380,7 +380,7 @@ _fields = st.sampled_from(
 def test_no_event_breaks_it(meter: Meter, events: list[tuple[str, dict[str, Any]]]) -> None:
     session = follow(meter)
     for kind, fields in events:
-        session.sending({"type": kind, **fields})
+        say(session, {"type": kind, **fields})
         session.arrived(json.dumps({"type": kind, **fields}).encode())
         session.arrived(json.dumps({**fields, "type": kind}).encode())
     session.ended("closed")

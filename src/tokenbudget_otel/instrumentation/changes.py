@@ -1,0 +1,109 @@
+"""What of a request can be changed so that it fits into a budget, as data; and how it is changed: in copies, never in
+what the program handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tokenbudget_otel.budgets.remedies import Change
+from tokenbudget_otel.instrumentation.facts import get, positive
+
+Path = tuple[str, ...]
+"""Where a field stands in a request, name by name."""
+
+Fields = Mapping[str, Any]
+
+LEAST_THINKING: Final = 1_024
+"""The smallest budget for thinking that Anthropic's models take; it has to be below the limit on the output."""
+
+THINKING: Final = ("thinking", "budget_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What can be changed of the requests of an endpoint, and where it stands in them.
+
+    Attributes:
+        model: the model that is asked; ``None`` where it cannot be changed, or only the door knows where it stands.
+        limits: limits on the output of one answer. Of several, those that a request sets are lowered.
+        unset: where a request that sets none gets one, given the request, the provider and the model; the first of
+            ``limits`` by default.
+        thinking: budgets for thinking, which have to stay below the limit.
+    """
+
+    model: Path | None = ("model",)
+    limits: tuple[Path, ...] = ()
+    unset: Callable[[Fields, str, str], Path | None] | None = None
+    thinking: tuple[Path, ...] = ()
+
+    def possible(self, fields: Fields, provider: str, model: str) -> frozenset[str]:
+        """What can be changed of this request, as :attr:`tokenbudget_otel.meter.Request.changes` has it.
+
+        >>> sorted(Changes(limits=(("max_tokens",),)).possible({"model": "gpt-5"}, "openai", "gpt-5"))
+        ['max_output_tokens', 'model']
+        >>> Changes(limits=(("config", "max"),)).possible({"config": object()}, "openai", "gpt-5")
+        frozenset()
+        """
+        found = set()
+        asked = get(fields, *self.model) if self.model is not None else None
+        if model and isinstance(asked, str) and asked.endswith(model):
+            found.add("model")
+        limits = self._limits(fields, provider, model)
+        if limits and all(_reached(fields, path) for path in limits):
+            found.add("max_output_tokens")
+        return frozenset(found)
+
+    def least_output(self, fields: Fields) -> int:
+        """The lowest limit on its output that this request can have."""
+        return LEAST_THINKING + 1 if any(positive(get(fields, *path)) for path in self.thinking) else 1
+
+    def edits(self, fields: Fields, change: Change, provider: str, model: str) -> dict[Path, Any]:
+        """What is to be put where. ``model`` is the one that the program asked for.
+
+        >>> Changes().edits({"model": "models/gemini-2.5-pro"}, Change("gemini-2.5-flash"), "", "gemini-2.5-pro")
+        {('model',): 'models/gemini-2.5-flash'}
+        """
+        edits: dict[Path, Any] = {}
+        if change.model is not None and self.model is not None:
+            # What stands before the name (a provider, a collection) stays.
+            edits[self.model] = get(fields, *self.model).removesuffix(model) + change.model
+        if (most := change.max_output_tokens) is not None:
+            for path in self._limits(fields, provider, model):
+                edits[path] = min(most, positive(get(fields, *path)) or most)
+            for path in self.thinking:
+                if (positive(get(fields, *path)) or 0) >= most:
+                    edits[path] = most - 1
+        return edits
+
+    def _limits(self, fields: Fields, provider: str, model: str) -> tuple[Path, ...]:
+        found = tuple(path for path in self.limits if positive(get(fields, *path)))
+        if found or not self.limits:
+            return found
+        path = self.limits[0] if self.unset is None else self.unset(fields, provider, model)
+        return () if path is None else (path,)
+
+
+def edited(fields: Fields | None, edits: Mapping[Path, Any]) -> dict[str, Any]:
+    """A copy with some fields set anew. What lies on the way to them is copied too, everything else is shared.
+
+    >>> asked = {"config": {"seed": 7}, "contents": []}
+    >>> edited(asked, {("config", "max"): 64}), asked
+    ({'config': {'seed': 7, 'max': 64}, 'contents': []}, {'config': {'seed': 7}, 'contents': []})
+    """
+    copy = dict(fields or {})
+    for (first, *rest), value in edits.items():
+        copy[first] = edited(copy.get(first), {tuple(rest): value}) if rest else value
+    return copy
+
+
+def _reached(fields: Any, path: Path) -> bool:
+    """Whether all that lies on the way to a field is a mapping, or is not there yet."""
+    for name in path:
+        if fields is None:
+            return True
+        if not isinstance(fields, Mapping):
+            return False
+        fields = fields.get(name)
+    return True
