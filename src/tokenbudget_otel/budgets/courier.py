@@ -192,6 +192,14 @@ class Courier:
         self._open.pop(hold_id, None)
 
     @property
+    def off_loop(self) -> Callable[..., Awaitable[Any]] | None:
+        """What makes a call in a thread, and is awaited; ``None`` for a ledger that never makes one wait."""
+        return self._off_loop if self.ledger.blocking else None
+
+    async def _off_loop(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await result(self._threads.run(function, *arguments))
+
+    @property
     def pending(self) -> int:
         """How many operations that were told are not in the store yet."""
         return len(self._told) + len(self._outbox)

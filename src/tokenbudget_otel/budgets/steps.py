@@ -7,11 +7,13 @@ it.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from tokenbudget_otel.budgets.ledger import Claim, Ledger, LedgerUnavailable
+from tokenbudget_otel.budgets.loops import running
 
 T = TypeVar("T")
 
@@ -44,6 +46,10 @@ class Way(Protocol):
     def tell(self, operation: str, *arguments: Any, then: Callable[[Any], None] | None = None) -> None:
         """Have an operation done, now or a little later; ``then`` is given the answer. Never refused."""
 
+    @property
+    def off_loop(self) -> Callable[..., Awaitable[Any]] | None:
+        """What makes a call that may ask the ledger without holding up an event loop; ``None`` where none waits."""
+
     def opened(self, hold_id: str, claims: Sequence[Claim]) -> None:
         """A hold of this process is open, and is to be kept alive."""
 
@@ -59,6 +65,8 @@ class Way(Protocol):
 
 class Direct:
     """The way to a ledger in this process: it neither waits nor fails."""
+
+    off_loop: Final = None
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -151,12 +159,8 @@ async def run_async(steps: Steps[T], way: Way) -> T:
 
 async def _sleep(seconds: float) -> None:
     """Sleep on whatever event loop this is."""
-    import sys
-
-    if (sniffio := sys.modules.get("sniffio")) is not None and sniffio.current_async_library() != "asyncio":
-        import anyio  # what runs on another loop than asyncio's has it
-
-        await anyio.sleep(seconds)
+    if running() == "trio":
+        await sys.modules["trio"].sleep(seconds)
     else:
         import asyncio
 

@@ -142,9 +142,10 @@ class _Body:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watcher = self._watcher
         growth: Growth | None = getattr(watcher, "growth", None)
+        off_loop = getattr(watcher, "off_loop", None)
         try:
             async for data in self._stream:
-                shown = _shown(watcher, data)
+                shown = _shown(watcher, data) if off_loop is None else await off_loop(_shown, watcher, data)
                 if growth is not None and growth.due() and (refusal := await growth.refused_async()) is not None:
                     await self._cut_async(refusal)
                     if shown:
@@ -162,7 +163,10 @@ class _Body:
         except BaseException as error:
             end(watcher, "failed", error)
             raise
-        end(watcher, "read")
+        if off_loop is None:
+            end(watcher, "read")
+        else:
+            await off_loop(end, watcher, "read")
 
     async def aclose(self) -> None:
         try:

@@ -232,6 +232,9 @@ class Door:
                     continue
                 finally:
                     under_way.reset(token)
+                off_loop = None if opened.endpoint.billed else door.meter.enforcer.way.off_loop
+                if off_loop is not None:  # what was done elsewhere is booked once, and the ledger says whether it was
+                    return await off_loop(door.returned, opened, result)
                 return door.returned(opened, result)
 
         return through

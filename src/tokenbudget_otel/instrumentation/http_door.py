@@ -89,6 +89,7 @@ class HttpDoor(Door):
         if watcher is None and opened.endpoint.lines is not None:
             length = str(response.headers.get("content-length") or "")
             watcher = LinesWatcher(opened.endpoint.lines(opened), decode, int(length) if length.isdecimal() else None)
+            watcher.off_loop = self.meter.enforcer.way.off_loop
         if watcher is None and opened.endpoint.binary is not None and "json" not in kind:
             watcher = OpaqueWatcher(opened.call, opened.endpoint.binary(opened.body), finish)
         bodies.watch(response, watcher or JsonWatcher(functools.partial(self.facts, opened), finish, decode))

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -317,12 +317,16 @@ class LinesWatcher:
 
     Args:
         length: bytes of the whole body, where that is known: who has seen so many has seen all.
+
+    ``off_loop`` is what has lines read that come on an event loop, where what they say is booked in a ledger that
+    makes one wait.
     """
 
     def __init__(
         self, reader: LineReader, decode: Callable[[bytes], bytes] | None = None, length: int | None = None
     ) -> None:
         self.done = False
+        self.off_loop: Callable[..., Awaitable[Any]] | None = None
         self._reader = reader
         self._decode = decode
         self._left = length
