@@ -10,19 +10,20 @@ import time
 
 import pytest
 
-from tokenbudget_otel.budgets import Amount, Budget, BudgetExceeded, Call, Enforcer, Estimate, budget
+from tokenbudget_otel.budgets import Amount, Budget, BudgetExceeded, Call, Enforcer, Estimate, Ledger, budget
 
 USD = 1_000_000_000
 CALL = Call("openai", "gpt-5", {"tenant": "acme"})
 
 
-def enforcer_of(limit: int = 1) -> Enforcer:
+def enforcer_of(limit: int = 1, ledger: Ledger | None = None) -> Enforcer:
     return Enforcer(
         [
             Budget(limit_usd=limit, mode="worst_case", window="month"),
             Budget(limit_usd=limit * 2, mode="worst_case", per="tenant"),
             Budget(limit_tokens=10**9, window="day"),
-        ]
+        ],
+        ledger=ledger,
     )
 
 
@@ -92,6 +93,56 @@ def test_threads_with_equal_calls(amount):
         in_threads(work)
     assert len(admitted) == min(USD // amount, 64 * 30)
     assert watch.most == len(admitted) * amount <= USD
+
+
+@pytest.mark.parametrize("amount", [30_000_001, 90_000_000])
+def test_threads_on_every_ledger(make_ledger, amount):
+    """Through the courier where there is one, with the clocks of every day."""
+    enforcer = enforcer_of(ledger=make_ledger(time.time))
+    admitted = []
+
+    def work(_):
+        for _ in range(5):
+            try:
+                hold = enforcer.admit(CALL, worst(amount))
+            except BudgetExceeded as refusal:
+                assert refusal.needed_usd > refusal.remaining_usd  # no phantom refusal, nor one because nobody answered
+                continue
+            admitted.append(1)
+            enforcer.settle(hold, Amount(amount, 40))
+
+    in_threads(work, 12)
+    assert enforcer.flush()
+    assert len(admitted) == USD // amount
+    (month, tenant, _) = enforcer.status()
+    assert month.spent_usd * USD == tenant.spent_usd * USD == len(admitted) * amount
+    assert month.reserved_usd == 0
+    enforcer.way.close()
+
+
+@pytest.mark.parametrize("amount", [30_000_001, 90_000_000])
+async def test_tasks_on_every_ledger(make_ledger, amount):
+    enforcer = enforcer_of(ledger=make_ledger(time.time))
+    admitted = 0
+
+    async def work():
+        nonlocal admitted
+        for _ in range(2):
+            try:
+                hold = await enforcer.admit_async(CALL, worst(amount))
+            except BudgetExceeded as refusal:
+                assert refusal.needed_usd > refusal.remaining_usd
+                continue
+            admitted += 1
+            await asyncio.sleep(0)
+            enforcer.settle(hold, Amount(amount, 40))
+
+    await asyncio.gather(*(work() for _ in range(30)))
+    await asyncio.to_thread(enforcer.flush)
+    assert admitted == USD // amount
+    assert enforcer.status()[0].reserved_usd == 0
+    assert enforcer.status()[0].spent_usd * USD == admitted * amount
+    enforcer.way.close()
 
 
 def test_threads_with_random_calls():

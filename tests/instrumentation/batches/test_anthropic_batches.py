@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import anthropic
@@ -20,6 +21,7 @@ from batch_jobs import (
 )
 
 import tokenbudget_otel as tb
+from far_ledger import FarLedger
 from tokenbudget_otel.simulator import Behaviour
 
 
@@ -100,6 +102,19 @@ async def test_any_way_of_reading(read, claude, sim, instrumented, meter):
         sim.default = Behaviour(split=83, gzip=gzip)
         await read(claude, batch.id)
     charged_once(meter, sim, "anthropic")
+
+
+async def test_an_event_loop_never_waits_for_a_ledger(clients, sim, instrumented, meter):
+    """Who reads the results first is for the ledger to say, line by line."""
+    claude = clients("anthropic", "async")
+    batch = await ended_elsewhere(claude, requests_of(3))
+    ledger = FarLedger()
+    meter.enforcer.use(ledger)
+    meter.enforcer.add(tb.Budget(limit_usd=5))
+    assert await types_of(claude, batch.id) == ["succeeded"] * 3
+    charged_once(meter, sim, "anthropic")
+    assert [operation for operation, _ in ledger.asked].count("charge") == 3
+    assert threading.get_ident() not in {thread for _, thread in ledger.asked}
 
 
 async def test_left_half_way_and_read_again(claude, sim, instrumented, meter):

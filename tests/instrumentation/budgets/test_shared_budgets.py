@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import openai
 import pytest
 
 import tokenbudget_otel as tb
+from far_ledger import FarLedger
 from redis_server import RedisServer, need_redis
 from tokenbudget_otel.budgets import MemoryLedger
 from tokenbudget_otel.meter import Meter
@@ -156,28 +156,6 @@ def test_a_changed_file_holds_from_the_next_call_on(sim: Simulator, meter: Meter
     for _ in range(3):
         chat(sdk)
     assert meter.enforcer.budgets == ()
-
-
-class FarLedger(MemoryLedger):
-    """A ledger that may make one wait, and notes who did."""
-
-    blocking = True  # type: ignore[misc]
-    shared = True  # type: ignore[misc]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, int]] = []
-
-    def __getattribute__(self, name: str) -> Any:
-        value = super().__getattribute__(name)
-        if name not in ("reserve", "settle", "charge", "release", "read", "balance"):
-            return value
-
-        def noted(*arguments: Any, **more: Any) -> Any:
-            self.asked.append((name, threading.get_ident()))
-            return value(*arguments, **more)
-
-        return noted
 
 
 async def stream_a_chat(sdk: openai.AsyncOpenAI) -> None:
