@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tokenbudget_otel.budgets import Amount, Claim, LedgerConflict, Limits, MemoryLedger, SQLiteLedger
@@ -13,6 +14,9 @@ from tokenbudget_otel.budgets import Amount, Claim, LedgerConflict, Limits, Memo
 from .budget_ledgers import Clock, redis_clients
 
 Operation = tuple[str, tuple[Any, ...]]
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+"""Servers and busy machines take the time they take."""
 
 KEYS = ("a", "b", "c", "d")
 IDS = st.sampled_from(["1", "2", "3", "4", "5"])

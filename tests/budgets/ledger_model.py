@@ -99,7 +99,10 @@ class Model:
         """Those of soft claims, and those of hard ones."""
         found: tuple[list[Shortage], list[Shortage]] = [], []
         for declared in claims:
-            claim = declared.under(self.other_limits.get(declared.policy))
+            other = self.other_limits.get(declared.policy, Limits())
+            limits = (mine if set_ is None else set_ for mine, set_ in zip(declared[4:7], other, strict=True))
+            limits = (limit if limit is None else limit * declared.per_mille // 1000 for limit in limits)
+            claim = Claim(*declared[:4], *limits, *declared[7:])
             keys = (claim.key, *claim.older)
             stands = Balance(claim.key, *plus(*map(self.spent, keys)), *plus(*map(self.reserved, keys)))
             totals = plus(stands[1:4], stands[4:7])

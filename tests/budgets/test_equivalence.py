@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .budget_ledgers import LEDGERS, Clock
-from .ledger_histories import anything, outcome, seen
+from .ledger_histories import PATIENT, anything, outcome, seen
 
 
 def side_by_side(history) -> None:
@@ -19,7 +19,11 @@ def side_by_side(history) -> None:
             continue
         answers = {name: outcome(ledger, operation, *arguments) for name, ledger in ledgers.items()}
         assert answers == dict.fromkeys(answers, answers["memory"]), (operation, arguments)
-        # To look is to end what has run out: not after every step.
+        if answers["memory"] in ("LedgerConflict", "ValueError", "TypeError"):
+            # An error may or may not take back that a few holds which had run out were ended on the way to it.
+            for ledger in ledgers.values():
+                ledger.expire()
+        # To look is to end what has run out, too: not after every step.
         if looked_at:
             states = {name: seen(ledger) for name, ledger in ledgers.items()}
             assert states == dict.fromkeys(states, states["memory"]), (operation, arguments)
@@ -28,7 +32,7 @@ def side_by_side(history) -> None:
 HISTORIES = st.lists(st.tuples(anything, st.booleans()), min_size=5, max_size=40)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(PATIENT, max_examples=50)
 @given(HISTORIES)
 def test_ledgers_answer_alike(history):
     side_by_side(history)
@@ -36,7 +40,7 @@ def test_ledgers_answer_alike(history):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-@settings(max_examples=1500, deadline=None)
+@settings(PATIENT, max_examples=500)
 @given(st.lists(st.tuples(anything, st.booleans()), min_size=20, max_size=80))
 def test_ledgers_answer_alike_for_long(history):
     side_by_side(history)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenbudget_otel.budgets import Amount, Balance, Claim, Granted, Limits, Refused
 
 from .budget_ledgers import LEDGERS, Clock
-from .ledger_histories import KEYS, anything, booking, claims, every_byte, outcome, seen, through
+from .ledger_histories import KEYS, PATIENT, anything, booking, claims, every_byte, outcome, seen, through
 
-EXAMPLES = settings(max_examples=20, deadline=None)
+EXAMPLES = settings(PATIENT, max_examples=20)
 
 each_ledger = pytest.mark.parametrize("make", LEDGERS.values(), ids=LEDGERS)
 histories = st.lists(anything, max_size=12)

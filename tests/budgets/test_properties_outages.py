@@ -23,6 +23,7 @@ from tokenbudget_otel.budgets import (
 
 from .budget_ledgers import LEDGERS, Clock
 from .flaky_ledger import FlakyLedger
+from .ledger_histories import PATIENT
 
 NANO = Decimal("0.000000001")
 LIMIT = 1000
@@ -141,7 +142,7 @@ EFFORT = {"memory": 80, "sqlite": 40, "redis": 30, "redis asyncio": 15}
 @pytest.mark.parametrize("name", LEDGERS)
 def test_after_any_outage_totals_are_the_truth(name):
     run_state_machine_as_test(
-        recovery_of(name), settings=settings(max_examples=EFFORT[name], stateful_step_count=25, deadline=None)
+        recovery_of(name), settings=settings(PATIENT, max_examples=EFFORT[name], stateful_step_count=25)
     )
 
 
@@ -150,6 +151,4 @@ def test_after_any_outage_totals_are_the_truth(name):
 @pytest.mark.parametrize("name", LEDGERS)
 def test_after_any_outages_totals_are_the_truth(name):
     # Of at most eight seconds each: a ledger remembers for five minutes what it was told before.
-    run_state_machine_as_test(
-        recovery_of(name), settings=settings(max_examples=300, stateful_step_count=36, deadline=None)
-    )
+    run_state_machine_as_test(recovery_of(name), settings=settings(PATIENT, max_examples=300, stateful_step_count=36))

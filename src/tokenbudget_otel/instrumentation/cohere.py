@@ -25,7 +25,6 @@ from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.changes import Changes, edited
 from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1
@@ -34,7 +33,6 @@ from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard,
 from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import get, positive
-from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
@@ -236,16 +234,7 @@ class CohereDoor(HttpDoor):
         @contextmanager
         @functools.wraps(original)
         def stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            opened = door.open(self, args, kwargs) if door.is_open else None
-            if opened is not None:
-                try:
-                    opened.call.begin()
-                    door.begun(opened, self, args, kwargs)
-                except BudgetExceeded:
-                    raise
-                except Exception as error:
-                    log_once("admit a call", error)
-                    opened = None
+            opened = door.let_in(self, args, kwargs)
             if opened is None:
                 with original(self, *args, **kwargs) as response:
                     yield response
@@ -271,16 +260,7 @@ class CohereDoor(HttpDoor):
         @asynccontextmanager
         @functools.wraps(original)
         async def stream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            opened = door.open(self, args, kwargs) if door.is_open else None
-            if opened is not None:
-                try:
-                    await opened.call.begin_async()
-                    door.begun(opened, self, args, kwargs)
-                except BudgetExceeded:
-                    raise
-                except Exception as error:
-                    log_once("admit a call", error)
-                    opened = None
+            opened = await door.let_in_async(self, args, kwargs)
             if opened is None:
                 async with original(self, *args, **kwargs) as response:
                     yield response

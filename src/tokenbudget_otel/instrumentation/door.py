@@ -179,16 +179,8 @@ class Door:
 
         @functools.wraps(original)
         def through(self: Any, *args: Any, **kwargs: Any) -> Any:
-            opened = door.open(self, args, kwargs) if door._open else None
+            opened = door.let_in(self, args, kwargs)
             if opened is None:
-                return original(self, *args, **kwargs)
-            try:
-                opened.call.begin()
-                door.begun(opened, self, args, kwargs)
-            except BudgetExceeded:
-                raise
-            except Exception as error:
-                log_once("admit a call", error)
                 return original(self, *args, **kwargs)
             while True:
                 token = under_way.set(opened)
@@ -210,16 +202,8 @@ class Door:
 
         @functools.wraps(original)
         async def through(self: Any, *args: Any, **kwargs: Any) -> Any:
-            opened = door.open(self, args, kwargs) if door._open else None
+            opened = await door.let_in_async(self, args, kwargs)
             if opened is None:
-                return await original(self, *args, **kwargs)
-            try:
-                await opened.call.begin_async()
-                door.begun(opened, self, args, kwargs)
-            except BudgetExceeded:
-                raise
-            except Exception as error:
-                log_once("admit a call", error)
                 return await original(self, *args, **kwargs)
             while True:
                 token = under_way.set(opened)
@@ -240,6 +224,34 @@ class Door:
         return through
 
     # --- one call ----------------------------------------------------------------------------------------------
+
+    def let_in(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
+        """A call that has been admitted and is to be sent next; ``None`` for one that is not metered.
+
+        Raises:
+            BudgetExceeded: when a budget refuses it; nothing else.
+        """
+        opened = self.open(client, args, kwargs) if self._open else None
+        if opened is not None:
+            try:
+                opened.call.begin()
+                self.begun(opened, client, args, kwargs)
+            except Exception as error:
+                _refused_or_logged(error)
+                return None
+        return opened
+
+    async def let_in_async(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
+        """:meth:`let_in` on an event loop, which goes on while budgets are asked."""
+        opened = self.open(client, args, kwargs) if self._open else None
+        if opened is not None:
+            try:
+                await opened.call.begin_async()
+                self.begun(opened, client, args, kwargs)
+            except Exception as error:
+                _refused_or_logged(error)
+                return None
+        return opened
 
     def admit(
         self,
@@ -353,6 +365,13 @@ class Door:
                 opened.call.finish("completed", ResponseFacts(estimated=True), billed=opened.endpoint.billed)
         except Exception as error:
             log_once("end a call", error)
+
+
+def _refused_or_logged(error: Exception) -> None:
+    """A refusal is the program's to know; any other error is ours, and the call goes on without us."""
+    if isinstance(error, BudgetExceeded):
+        raise error
+    log_once("admit a call", error)
 
 
 def never_raises(read: Callable[..., Opened | None]) -> Callable[..., Opened | None]:
