@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
@@ -127,7 +128,7 @@ def every_byte(ledger: Any) -> Any:
     if isinstance(ledger, MemoryLedger):
         return repr({name: _plain(value) for name, value in vars(ledger).items() if name != "_lock"})
     if isinstance(ledger, SQLiteLedger):
-        with sqlite3.connect(ledger.path) as db:
+        with contextlib.closing(sqlite3.connect(ledger.path)) as db:
             return "\n".join(db.iterdump())
     core = getattr(ledger, "_ledger", ledger)._core
     client, _ = redis_clients()

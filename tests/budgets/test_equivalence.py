@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,10 @@ from .ledger_histories import PATIENT, anything, outcome, seen
 
 def side_by_side(history) -> None:
     clock = Clock()
-    ledgers = {name: make(clock) for name, make in LEDGERS.items()}
+    ledgers = {}
+    for name, make in LEDGERS.items():
+        with contextlib.suppress(pytest.skip.Exception):  # no server here: the others all the same
+            ledgers[name] = make(clock)
     for (operation, arguments), looked_at in [*history, (("expire", ()), True)]:
         if operation == "time":
             clock.on(*arguments)

@@ -316,6 +316,13 @@ class TestExpiry:
         assert ledger.expire() == tuple(map(str, range(3, 10)))
         assert money(ledger, "k") == (10, 0)
 
+    def test_the_earliest_first_also_where_one_was_renewed(self, ledger, clock):
+        ledger.reserve("a", [usd("k", 1)], 10)
+        ledger.renew(["a"], 30)
+        ledger.reserve("b", [usd("k", 1)], 20)
+        clock.on(100)
+        assert ledger.expire(at_most=1) == ("b",)
+
     def test_what_was_settled_in_time_does_not_run_out(self, ledger, clock):
         ledger.reserve("h", [usd("k", 50)], 60)
         ledger.settle("h", Amount(5))
@@ -510,6 +517,19 @@ class TestForAllProcesses:
         ledger.settle("h", Amount(ledger.largest // 2 - 1, 1))
         assert ledger.balance("k").spent_nano_usd == ledger.largest // 2 - 1
 
+    def test_nothing_larger_enters(self, ledger):
+        more = ledger.largest + 1
+        with pytest.raises(ValueError, match="beyond"):
+            ledger.reserve("h", [Claim("k", more)], 60)
+        with pytest.raises(ValueError, match="beyond"):
+            ledger.charge("c", Amount(more), [Claim("k")])
+        with pytest.raises(ValueError, match="beyond"):
+            ledger.settle("h", Amount(0, more), [Claim("k")])
+        for delta in (more, -more):
+            with pytest.raises(ValueError, match="beyond"):
+                ledger.adjust("a", Amount(delta), [Claim("k")])
+        assert everything(ledger) == ((), ())
+
 
 # -- the state machine ----------------------------------------------------------------------------------------
 
@@ -548,9 +568,8 @@ TTL = 4
 def claims_of(shares: dict[str, Amount], order: list[str] | None = None) -> tuple[Claim, ...]:
     """What is asked of each key, in the order given; some of it twice, if the order says so."""
     return tuple(
-        template._replace(nano_usd=share.nano_usd, tokens=share.tokens, calls=share.calls)
+        template._replace(nano_usd=shares[key].nano_usd, tokens=shares[key].tokens, calls=shares[key].calls)
         for key in (order or shares)
-        for share in [shares[key]]
         for template in TEMPLATES[key]
     )
 

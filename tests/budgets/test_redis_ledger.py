@@ -199,6 +199,96 @@ class TestAServerThatDoesNotAnswer:
         assert money(ledger, "k") == (3, 0)
 
 
+class TestConnections:
+    """Those of the ledger's own."""
+
+    def test_one_that_the_server_ended(self, server):
+        ledger = ledger_of(server)
+        for number in range(3):
+            ledger.reserve(str(number), [usd("k", 1, 9)], 60)
+            server.client().client_kill_filter(_type="normal", skipme=True)
+        assert money(ledger, "k") == (0, 3)
+        ledger.close()
+        assert money(ledger, "k") == (0, 3)
+
+    async def test_one_that_the_server_ended_with_asyncio(self, server):
+        ledger = AsyncRedisLedger(server.url, timeout=PLENTY)
+        for number in range(3):
+            await ledger.reserve(str(number), [usd("k", 1, 9)], 60)
+            server.client().client_kill_filter(_type="normal", skipme=True)
+        assert (await ledger.balance("k")).reserved_nano_usd == 3
+        await ledger.aclose()
+
+    async def test_an_operation_that_is_cancelled_leaves_its_answer_to_nobody(self, server):
+        ledger = AsyncRedisLedger(server.url, timeout=PLENTY)
+        await ledger.check()
+        server.process.send_signal(signal.SIGSTOP)
+        task = asyncio.create_task(ledger.reserve("h", [usd("k", 1, 9)], 60))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        server.process.send_signal(signal.SIGCONT)
+        assert await ledger.settle("h", Amount(3), [usd("k", 1)]) in ("done", "late")
+        assert (await ledger.balance("k"))[1:5] == (3, 0, 1, 0)
+        await ledger.aclose()
+
+    def test_an_operation_that_is_interrupted_leaves_its_answer_to_nobody(self, server):
+        ledger = ledger_of(server)
+        (connection,) = ledger._wire._idle
+
+        def interrupted():
+            raise KeyboardInterrupt
+
+        connection.read_response = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            ledger.reserve("h", [usd("k", 1, 9)], 60)
+        del connection.read_response
+        assert ledger.settle("h", Amount(3), [usd("k", 1)]) in ("done", "late")
+        assert money(ledger, "k") == (3, 0)
+
+    def test_as_many_as_threads(self, server):
+        ledger = ledger_of(server)
+        start = threading.Barrier(8)
+
+        def spend(number):
+            start.wait()
+            for each in range(50):
+                ledger.reserve(f"{number}-{each}", [usd("k", 2, 10**6)], 60)
+                ledger.settle(f"{number}-{each}", Amount(1))
+
+        threads = [threading.Thread(target=spend, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert money(ledger, "k") == (400, 0)
+        assert 1 <= len(ledger._wire._idle) <= 8
+
+
+class TestDeadlines:
+    @pytest.mark.parametrize(
+        "sooner",
+        [
+            lambda ledger: ledger.reserve("h", [usd("k", 5, 9)], 10),
+            lambda ledger: (ledger.reserve("h", [usd("k", 5, 9)], 200), ledger.extend("h", "s", ttl=10)),
+            lambda ledger: (ledger.reserve("h", [usd("k", 5, 9)], 10), ledger.settle("far", Amount(0, 0, 0))),
+            lambda ledger: (ledger.reserve("h", [usd("k", 5, 9)], 10), ledger.first("mark", 1_000_005)),
+        ],
+    )
+    def test_the_nearest_is_met_whatever_came_before(self, sooner):
+        """The store knows when something is due next, and looks no sooner."""
+        now, root = [1_000_000.0], uuid.uuid4().hex
+        ledger = ledger_of(shared_server(), root=root, clock=lambda: now[0])
+        client = shared_server().client()
+        ledger.reserve("far", [usd("far", 1)], 500)
+        sooner(ledger)
+        for seconds, state in ((9.9, b"R"), (0.1, b"E")):
+            now[0] += seconds
+            ledger.reserve(f"after {seconds}", [usd("another", 1, 9)], 60)
+            assert client.hget(f"{{{root}}}:holds", "h")[:1] == state
+
+
 class TestAStoreThatLostWhatItKnew:
     def test_all_of_it(self, server):
         """P17. Nothing is admitted before it is rebuilt, and then it is as it was."""
@@ -360,6 +450,46 @@ class TestAStoreThatLostWhatItKnew:
         assert isinstance(await ledger.reserve("i", [usd("k", 61, 100)], 60), Refused)
         assert await ledger.reserve("i", [usd("k", 60, 100)], 60) == Granted()
         await ledger.aclose()
+
+    def test_another_server_that_was_sent_a_script(self):
+        """It took the place of the first just before, with all that was counted, or less: that must not hide it."""
+        with RedisServer(appendonly="yes", appendfsync="always") as server:
+            one, two = ledger_of(server), ledger_of(server)
+            one.reserve("h", [usd("k", 1, 9)], 60)
+            two.reserve("i", [usd("k", 1, 9)], 60)
+            server.restart()
+            core = one._core
+            head = core.epoch.scripts["reserve"].by_text.words
+            assert server.client().execute_command(*head, core._head(core.epoch, 60), "j", "", "", b"") == b"C"
+            assert server.client().script_exists(core.epoch.scripts["reserve"].by_hash.words[1]) == [True]
+            with pytest.raises(LedgerCold):
+                two.reserve("j", [usd("k", 1, 9)], 60)
+            time.sleep(GRACE)
+            assert two.reserve("j", [usd("k", 7, 9)], 60) == Granted()
+
+    def test_no_script_is_sent_to_another_server(self):
+        """It might become the first one's replica, and take its place a second time."""
+        with RedisServer(appendonly="yes", appendfsync="always") as server:
+            ledger = ledger_of(server)
+            ledger.reserve("h", [usd("k", 1, 9)], 60)
+            before = ledger._core.epoch.scripts["reserve"].by_hash.words[1]
+            assert server.client().script_exists(before) == [True]
+            server.restart()
+            with pytest.raises(LedgerCold):
+                ledger.reserve("i", [usd("k", 1, 9)], 60)
+            now = ledger._core.epoch.scripts["reserve"].by_hash.words[1]
+            assert server.client().script_exists(before, now) == [False, True]
+
+    def test_a_server_that_keeps_scripts(self):
+        """Those before Redis 7 may, and then having a script says nothing of the server."""
+        with RedisServer(appendonly="yes", appendfsync="always") as server:
+            ledger = ledger_of(server)
+            ledger._core._old = True
+            ledger.reserve("h", [usd("k", 1, 9)], 60)
+            server.restart()
+            server.client().script_load(ledger._core.epoch.scripts["reserve"].by_text.words[1])
+            with pytest.raises(LedgerCold):
+                ledger.reserve("i", [usd("k", 1, 9)], 60)
 
     def test_much_of_it(self, server):
         ledger = ledger_of(server)

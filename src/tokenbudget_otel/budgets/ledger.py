@@ -82,7 +82,7 @@ class Claim(NamedTuple):
             the ledger may forget the key.
         older: further keys whose spending and reservations count against the limits as well: the earlier parts of
             a rolling window. Nothing is booked in them.
-        policy: the name under which :meth:`Ledger.set_limits` may have put other limits; ``""`` for none.
+        policy: the name under which :meth:`Ledger.set_limits` may have put other limits.
         per_mille: how much of the limits this claim may fill, in thousandths.
         fallback: the limits that hold in this process alone while the ledger cannot be reached; ``None``: the
             request is refused then. No ledger looks at it (:mod:`.failover` does).
@@ -350,12 +350,17 @@ class AsyncLedger(Protocol):
     async def declared(self) -> Mapping[str, str]: ...
 
 
+LARGEST: Final = 2**63 - 1
+"""The largest number that any ledger counts."""
+
+
 def distinct(claims: Sequence[Claim]) -> Sequence[Claim]:
     """Each key once. What a ledger counts, while it checks the limits of every claim.
 
     Raises:
         LedgerConflict: if one key is claimed for two different amounts.
-        TypeError, ValueError: for amounts that are not whole numbers of at least zero.
+        TypeError, ValueError: for amounts that are not whole numbers of at least zero, and for those beyond
+            :data:`LARGEST`.
 
     >>> [claim.key for claim in distinct([Claim("a", 1), Claim("b", 2), Claim("a", 1)])]
     ['a', 'b']
@@ -365,6 +370,8 @@ def distinct(claims: Sequence[Claim]) -> Sequence[Claim]:
             raise TypeError(f"a ledger counts in whole numbers, not {claims!r}")
         if nano_usd < 0 or tokens < 0 or calls < 0:
             raise ValueError(f"a ledger cannot reserve less than nothing: {claims!r}")
+        if nano_usd > LARGEST or tokens > LARGEST or calls > LARGEST:
+            raise ValueError(f"a ledger cannot count beyond {LARGEST:,}: {claims!r}")
     if len(claims) < 2 or len({claim[0] for claim in claims}) == len(claims):
         return claims
     unique: dict[str, Claim] = {}
@@ -374,11 +381,23 @@ def distinct(claims: Sequence[Claim]) -> Sequence[Claim]:
     return tuple(unique.values())
 
 
+def checked_delta(delta: Amount) -> None:
+    """Raise for a correction that no ledger can count.
+
+    Raises:
+        ValueError: for a number beyond :data:`LARGEST`, in either direction.
+
+    >>> checked_delta(Amount(-5))
+    """
+    if max(abs(delta.nano_usd or 0), abs(delta.tokens), abs(delta.calls)) > LARGEST:
+        raise ValueError(f"a ledger cannot count beyond {LARGEST:,}: {delta!r}")
+
+
 def checked(actual: Amount, apart: Mapping[str, Amount] | None = None) -> None:
     """Raise for what a call cannot come to.
 
     Raises:
-        ValueError: for a negative number.
+        ValueError: for a negative number, and one beyond :data:`LARGEST`.
 
     >>> checked(Amount(-1))
     Traceback (most recent call last):
@@ -388,6 +407,8 @@ def checked(actual: Amount, apart: Mapping[str, Amount] | None = None) -> None:
     for each in (actual, *(apart or {}).values()):
         if (each.nano_usd or 0) < 0 or each.tokens < 0 or each.calls < 0:
             raise ValueError(f"a call cannot come to less than nothing: {each!r}")
+        if max(each.nano_usd or 0, each.tokens, each.calls) > LARGEST:
+            raise ValueError(f"a ledger cannot count beyond {LARGEST:,}: {each!r}")
 
 
 def payload(claims: Sequence[Claim]) -> dict[str, tuple[int, int, int]]:

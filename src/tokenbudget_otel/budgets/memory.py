@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from typing import ClassVar, Final, Literal
 
 from tokenbudget_otel.budgets.amounts import Amount
 from tokenbudget_otel.budgets.ledger import (
+    LARGEST,
     Balance,
     Claim,
     Gone,
@@ -23,6 +23,7 @@ from tokenbudget_otel.budgets.ledger import (
     Refused,
     Shortage,
     checked,
+    checked_delta,
     distinct,
     payload,
 )
@@ -71,6 +72,12 @@ class _Counter:
 _UNUSED: Final = _Counter()
 
 
+_Booked = tuple[_Counter | None, tuple[int, int, int]]
+"""What has been added to what is spent, and where."""
+
+_NOT_YET: Final[_Booked] = (None, (0, 0, 0))
+
+
 class _Lease:
     """A hold, and what became of it. ``booked`` is what each claim has added to what is spent."""
 
@@ -102,7 +109,7 @@ class _Lease:
         self.owner = ""
         self.actual: Amount | None = None
         self.apart: Mapping[str, Amount] = {}
-        self.booked: tuple[tuple[int, int, int], ...] = ()
+        self.booked: Sequence[_Booked] = ()
         self.steps: dict[str, dict[str, tuple[int, int, int]]] | None = None
 
 
@@ -135,8 +142,7 @@ class MemoryLedger:
 
     blocking: ClassVar[bool] = False
     shared: ClassVar[bool] = False
-    largest: ClassVar[int] = sys.maxsize
-    """Integers have no end here; a limit has to have one somewhere, so that it can be moved to another ledger."""
+    largest: ClassVar[int] = LARGEST
 
     # A plain lock, taken for a few microseconds: nothing under it calls out, logs or waits. Garbage collection
     # may run on a thread that is inside; whoever settles from a finaliser must hand that to another thread.
@@ -302,6 +308,7 @@ class MemoryLedger:
 
     def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
         """See :meth:`.Ledger.adjust`. This ledger keeps no history, and so no reasons."""
+        checked_delta(delta)
         return self._record(entry_id, "adjusted", delta, claims, {})
 
     def expire(self, at_most: int | None = None) -> tuple[str, ...]:
@@ -445,27 +452,26 @@ class MemoryLedger:
             counter.spent_nano_usd += amount[0]
             counter.spent_tokens += amount[1]
             counter.spent_calls += amount[2]
-            booked.append(amount)
+            booked.append((counter, amount))
             counter.holds -= 1
             if counter.doomed and not counter.holds:
                 del counters[claim[0]]
-        self._remember_end(lease, state, actual, tuple(booked), now)
+        self._remember_end(lease, state, actual, booked, now)
 
     def _book(self, lease: _Lease, state: _State, actual: Amount, now: float) -> None:
         """Make what a hold that is not open has added to what is spent equal to ``actual``."""
-        before = lease.booked or ((0, 0, 0),) * len(lease.claims)
         booked = []
-        for claim, was in zip(lease.claims, before, strict=True):
+        for claim, (before, was) in zip(lease.claims, lease.booked or [_NOT_YET] * len(lease.claims), strict=True):
             amount = _amount(claim, actual, lease.apart)
-            if lease.booked and claim.key not in self._counters:
+            counter = self._counter(claim.key, claim.ends)
+            if before is not counter:
                 # The key was dropped since, and with it what this hold had added: nothing to take back from.
                 was = (0, 0, 0)
-            counter = self._counter(claim.key, claim.ends)
             counter.spent_nano_usd += amount[0] - was[0]
             counter.spent_tokens += amount[1] - was[1]
             counter.spent_calls += amount[2] - was[2]
-            booked.append(amount)
-        self._remember_end(lease, state, actual, tuple(booked), now)
+            booked.append((counter, amount))
+        self._remember_end(lease, state, actual, booked, now)
 
     def _record(
         self, entry_id: str, state: _State, actual: Amount, claims: Sequence[Claim], apart: Mapping[str, Amount]
@@ -490,7 +496,7 @@ class MemoryLedger:
             return "replayed"
 
     def _remember_end(
-        self, lease: _Lease, state: _State, actual: Amount | None, booked: tuple[tuple[int, int, int], ...], now: float
+        self, lease: _Lease, state: _State, actual: Amount | None, booked: Sequence[_Booked], now: float
     ) -> None:
         lease.state = state
         lease.actual = actual
@@ -547,10 +553,10 @@ class MemoryLedger:
         expired: list[str] = []
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now and (at_most is None or len(expired) < at_most):
-            _, hold_id = heapq.heappop(deadlines)
+            deadline, hold_id = heapq.heappop(deadlines)
             lease = self._open.get(hold_id)
             # Settled since, or extended: then a later deadline of it is in the heap.
-            if lease is not None and lease.expires <= now:
+            if lease is not None and lease.expires == deadline:
                 del self._open[hold_id]
                 self._end(lease, "expired", lease.on_expiry, now)
                 expired.append(hold_id)

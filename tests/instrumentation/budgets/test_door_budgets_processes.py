@@ -119,7 +119,7 @@ def test_forking_while_a_thread_is_inside_the_ledger_does_not_hang_the_child(
     holder.start()
     inside.wait(5)
     try:
-        assert forked(lambda: [ANTHROPIC.call(ANTHROPIC.client(sim)).role, tb.usage().calls], 5) == ["assistant", 1]
+        assert forked(lambda: [ANTHROPIC.call(ANTHROPIC.client(sim)).role, tb.usage().calls]) == ["assistant", 1]
     finally:
         leave.set()
         holder.join()
@@ -133,7 +133,7 @@ def test_forking_while_a_thread_is_inside_a_run_does_not_hang_the_child(sim: Sim
             ANTHROPIC.call(ANTHROPIC.client(sim))
             return run.calls
 
-        assert forked(work, 5) == 1
+        assert forked(work) == 1
 
 
 @needs_fork
