@@ -381,6 +381,93 @@ def test_numbers_beyond_what_it_counts(file):
     assert ledger.balance("k").spent_nano_usd == largest
 
 
+def claimed(*keys: str, **more) -> tuple[Claim, ...]:
+    return tuple(usd(key, 5, 1000, **more) for key in keys)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        claimed("a", "b"),
+        claimed("a", "b", ends=2e9 + 0.1),
+        claimed("a", older=("b", "c")),
+        (*claimed("a"), *claimed("a", per_mille=800)),
+        claimed('"quoted" \\ and ü'),
+        (),
+    ],
+    ids=["plain", "with ends", "rolling", "twice", "odd names", "none"],
+)
+@pytest.mark.parametrize("told", [True, False], ids=["claims told", "claims not told"])
+def test_short_ways_end_as_the_long_ones(file, claims, told):
+    """Whether the claims of a hold come with its settlement, and are its own, changes nothing."""
+    ledger = SQLiteLedger(file, clock=Clock())
+    for number in range(3):  # the keys are new, then known
+        assert ledger.reserve(f"h{number}", claims, 60) == Granted()
+    assert ledger.reserve("h2", claims, 60) == Granted(replayed=True)
+    assert ledger.settle("h1", Amount(3, 4), claims if told else ()) == "done"
+    assert ledger.settle("h1", Amount(3, 4), claims if told else ()) == "replayed"
+    keys = sorted({claim.key for claim in claims})
+    assert ledger.balances() == tuple(Balance(key, 3, 4, 1, 10, 0, 2) for key in keys)
+    if keys:
+        ledger.extend("h0", "more", [usd(keys[0], 2)])
+        assert ledger.settle("h0", Amount(1), claims if told else ()) == "done"
+        assert ledger.settle("h2", Amount(None), claimed("other") if told else ()) == "done"
+        assert ledger.balances() == tuple(Balance(key, 9, 4, 3) for key in keys)
+
+
+def test_a_request_without_room_in_its_last_key_changes_no_other(file):
+    ledger = SQLiteLedger(file)
+    ledger.reserve("h", [usd("a", 1), usd("b", 1), usd("c", 10, 10)], 60)
+    before = ledger.balances()
+    assert isinstance(ledger.reserve("i", [usd("a", 1), usd("b", 1), usd("c", 1, 10)], 60), Refused)
+    assert ledger.balances() == before
+
+
+def test_older_keys_whose_sum_is_beyond_what_it_counts(file):
+    ledger = SQLiteLedger(file)
+    for part in ("1", "2"):
+        ledger.charge(f"c{part}", Amount(ledger.largest, calls=0), [Claim(part)])
+    assert ledger.reserve("h", [Claim("3")], 60) == Granted()
+    refused = ledger.reserve("i", [usd("3", 1, ledger.largest, older=("1", "2"))], 60)
+    assert isinstance(refused, Refused)
+    assert refused.shortages[0].balance.spent_nano_usd == 2 * ledger.largest
+    for number, delta in enumerate((-ledger.largest, -5)):  # below nothing, so that more than any number is left
+        ledger.adjust(f"a{number}", Amount(delta, calls=0), [Claim("1"), Claim("2")])
+    assert ledger.reserve("i", [usd("3", 1, ledger.largest, older=("1", "2"))], 60) == Granted()
+
+
+@pytest.mark.parametrize("way", ["expire", "holds", "balance", "reserve", "charge", "renew"])
+def test_holds_run_out_in_their_own_time(file, way):
+    """In whatever order they were made, lengthened, shortened and ended; whoever asks the ledger ends them."""
+    clock = Clock()
+    start = clock.now
+    one, other = (SQLiteLedger(file, clock=clock) for _ in range(2))
+    one.reserve("an hour", [usd("k", 1)], 3600)
+    other.reserve("a minute", [usd("k", 1)], 60)
+    other.reserve("longer", [usd("k", 1)], 30)
+    one.reserve("shorter", [usd("k", 1)], 3600)
+    one.reserve("ended", [usd("k", 1)], 10)
+    other.renew(["longer"], 90)
+    one.extend("shorter", "s", ttl=20)
+    other.settle("ended", Amount(1))
+    ask = {
+        "expire": other.expire,
+        "holds": other.holds,
+        "balance": lambda: other.balance("k"),
+        "reserve": lambda: other.reserve(f"at {clock.now}", [usd("k", 1)], 10**6),
+        "charge": lambda: other.charge(f"at {clock.now}", Amount(1), [usd("k", 1)]),
+        "renew": lambda: other.renew(["ended"], 60),
+    }[way]
+    ran_out = []
+    for seconds in (9, 10, 19, 20, 59, 60, 89, 90, 3599, 3600):
+        clock.now = start + seconds
+        ask()
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            expired = {row[0] for row in db.execute("SELECT id FROM holds WHERE state = 'expired'")}
+        ran_out += [(hold, seconds) for hold in sorted(expired.difference(hold for hold, _ in ran_out))]
+    assert ran_out == [("shorter", 20), ("a minute", 60), ("longer", 90), ("an hour", 3600)]
+
+
 # -- where there can be none ------------------------------------------------------------------------------------
 
 
@@ -615,20 +702,26 @@ def test_a_full_disk(file):
     assert ledger.charge("c", Amount(1), [usd("k", 0)]) == "done"
 
 
-@pytest.mark.parametrize("operation", ["settle", "release", "expire", "extend"])
-def test_an_error_in_the_middle_leaves_nothing_half_done(file, operation):
+@pytest.mark.parametrize("table", ["holds", "keys"])
+@pytest.mark.parametrize("operation", ["reserve", "settle", "release", "expire", "extend"])
+def test_an_error_in_the_middle_leaves_nothing_half_done(file, operation, table):
     clock = Clock()
     ledger = SQLiteLedger(file, clock=clock)
     ledger.reserve("h", [usd("k", 5)], 60)
     before = ledger.balances(), ledger.holds()
     act = {
-        "settle": lambda: ledger.settle("h", Amount(1)),
+        "reserve": lambda: ledger.reserve("i", [usd("k", 5), usd("new", 5)], 60),
+        "settle": lambda: ledger.settle("h", Amount(1), [usd("k", 5)]),
         "release": lambda: ledger.release("h"),
         "expire": ledger.expire,
         "extend": lambda: ledger.extend("h", "s", [usd("k", 5)]),
     }[operation]
-    with ledger._writing as db:  # what is written last fails, when the keys have been booked
-        db.execute("CREATE TEMP TRIGGER fail BEFORE UPDATE ON holds BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END")
+    with ledger._writing as db:  # whatever is written last, what was written before it is undone
+        for change in ("UPDATE", "INSERT"):
+            db.execute(
+                f"CREATE TEMP TRIGGER fail_{change} AFTER {change} ON {table}"
+                " BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+            )
     if operation == "expire":
         clock.on(60)
     with pytest.raises(LedgerUnavailable, match="disk I/O error"):

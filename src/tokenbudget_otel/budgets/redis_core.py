@@ -32,21 +32,21 @@ from tokenbudget_otel.budgets.ledger import (
     checked,
     distinct,
 )
-from tokenbudget_otel.budgets.redis_mirror import Epoch, Mirror
+from tokenbudget_otel.budgets.redis_mirror import Epoch, Mirror, run_of
 from tokenbudget_otel.budgets.redis_scripts import KEYS, scripts
+from tokenbudget_otel.budgets.redis_wire import Command, Verb, Word
 
 log: Final = logging.getLogger("tokenbudget_otel.budgets")
 
 T = TypeVar("T")
-Command = tuple[Any, ...]
 Steps = Generator[Command, Any, T]
 
-REBUILD: Final[Command] = ("rebuild",)
+REBUILD: Final[Command] = (Verb("rebuild"),)
 LARGEST: Final = 2**53 - 1
 """Lua counts in doubles."""
 
 _PAGE: Final = 500
-_HEAD: Final = struct.Struct("<ddddd").pack
+_HEAD: Final = struct.Struct("<dddddB").pack
 _CLAIM: Final = struct.Struct("<ddddddddBHHH").pack
 _SIZE: Final = struct.Struct("<H").pack
 _NONE: Final = float("nan")
@@ -77,10 +77,10 @@ class Script:
 
     __slots__ = ("by_hash", "by_text")
 
-    def __init__(self, text: str, keys: Sequence[bytes]) -> None:
+    def __init__(self, text: str, keys: Sequence[bytes], *same: bytes) -> None:
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self.by_hash = ("EVALSHA", digest.encode(), len(keys), *keys)
-        self.by_text = ("EVAL", text.encode(), len(keys), *keys)
+        self.by_hash = Verb("EVALSHA", digest, len(keys), *keys, *same)
+        self.by_text = Verb("EVAL", text, len(keys), *keys, *same)
 
 
 class RedisCore:
@@ -110,15 +110,19 @@ class RedisCore:
         self.root = root
         self.epoch = Epoch()
         self.mirror = Mirror(remember)
-        self._scripts = {name: Script(text, keys) for name, text in texts.items()}
+        # Fewer words: most scripts touch the first three keys only.
+        self._keys = {name: keys if name in ("restore", "put", "all") else keys[:3] for name in texts}
+        self._opening = {name: Script(texts.pop(name), self._keys[name]) for name in ("inspect", "restore")}
+        self._texts = texts
+        self._old = False
         self._clock = clock
         self._missing = missing
         self._warned = False
 
     # -- asking ----------------------------------------------------------------------------------------------
 
-    def _command(self, command: Command) -> Steps[Any]:
-        answer = yield command
+    def _answer(self, answer: Any) -> Any:
+        """What the server said; ``None`` if it does not have the script."""
         if isinstance(answer, Exception):
             if isinstance(answer, self._missing):
                 return None
@@ -127,19 +131,24 @@ class RedisCore:
             ) from answer
         return answer.encode() if type(answer) is str else answer
 
-    def _script(self, name: str, *args: str | bytes | int) -> Steps[Any]:
-        script = self._scripts[name]
-        answer = yield from self._command((*script.by_hash, *args))
+    def _script(self, name: str, *args: Word) -> Steps[Any]:
+        """Run a script that is the same for every server."""
+        script = self._opening[name]
+        answer = self._answer((yield (script.by_hash, *args)))
         if answer is None:
-            answer = yield from self._command((*script.by_text, *args))
+            answer = self._answer((yield (script.by_text, *args)))
         return answer
 
-    def _head(self, epoch: Epoch, ttl: float = -1.0) -> tuple[bytes, bytes]:
+    def _info(self) -> Steps[dict[str, str]]:
+        text = _bytes((yield from self._script("inspect"))).decode()
+        return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+
+    def _head(self, epoch: Epoch, ttl: float = -1.0, look: bool = True) -> bytes:
         now = -1.0 if self._clock is None else self._clock()
-        return epoch.text, _HEAD(epoch.seq, epoch.opens, epoch.start, now, ttl)
+        return _HEAD(epoch.seq, epoch.opens, epoch.start, now, ttl, look)
 
     def _ask(
-        self, name: str, *args: str | bytes | int, ttl: float = -1.0, note: Note | None = None
+        self, name: str, *args: Word, ttl: float = -1.0, note: Note | None = None
     ) -> Steps[tuple[bytes, bytes, Any]]:
         """Run a script in the epoch this process knows, and learn from the answer.
 
@@ -150,12 +159,20 @@ class RedisCore:
             if epoch.closed:
                 yield REBUILD
                 continue
-            answer = yield from self._script(name, *self._head(epoch, ttl), *args)
+            script = epoch.scripts[name]
+            answer = yield (script.by_hash, self._head(epoch, ttl, self._old), *args)
             more = None
-            if type(answer) is list:
-                answer, *more = answer
-            if type(answer) is str:
-                answer = answer.encode()
+            if type(answer) is not bytes:
+                answer = self._answer(answer)
+                if answer is None:
+                    # This server has only just begun to run, or is another; or somebody took its scripts away.
+                    if (yield from self._info()).get("run_id") != epoch.run:
+                        epoch.closed = True
+                        continue
+                    answer = self._answer((yield (script.by_text, self._head(epoch, ttl), *args)))
+                if type(answer) is list:
+                    answer, *more = answer
+                    answer = _bytes(answer)
             if answer == b"C":
                 epoch.closed = True
                 continue
@@ -192,21 +209,28 @@ class RedisCore:
         said: list[tuple[int, bytes, Sequence[Claim]]] = []
         text = b""
         for claims, part in parts:
-            answer, now = yield from self._script("restore", *self._head(before), before.id, new, _encode(part))
+            answer, now = yield from self._script(
+                "restore", before.text, self._head(before), before.id, new, _encode(part)
+            )
             if text and _bytes(now)[:32] != text[:32]:
                 raise LedgerCold("Redis loses what is counted again and again")
             text = _bytes(now)
-            head, spent, _ = _bytes(answer).split(b"|", 2)
-            said.append((int(head[1:]), spent, claims if spent else ()))
+            code, spent, _ = _bytes(answer).split(b"|", 2)
+            said.append((int(code[1:]), spent, claims if spent else ()))
         with self.mirror.lock:
-            for seq, spent, claims in said:
-                self.mirror.saw(seq, spent, claims)
-            self.epoch = Epoch(text, max(seq for seq, _, _ in said))
+            for seq, spent, named in said:
+                self.mirror.saw(seq, spent, named)
+            self.epoch = Epoch(text, max(seq for seq, _, _ in said), self._scripts_of(text))
         if before.id and before.id != self.epoch.id:
             log.warning(
                 "Redis lost what was counted under %r, or a part of it; this process has put back what it knew",
                 self.root,
             )
+
+    def _scripts_of(self, epoch: bytes) -> Mapping[str, Script]:
+        """The scripts of the server that an epoch began in: no other has them, whoever else uses them."""
+        about = f"-- {run_of(epoch)}\n"
+        return {name: Script(about + text, self._keys[name], epoch) for name, text in self._texts.items()}
 
     def check(self) -> Steps[None]:
         """Judge the server, and take part in its epoch."""
@@ -216,11 +240,12 @@ class RedisCore:
             yield from self._judge()
 
     def _judge(self) -> Steps[None]:
-        text = _bytes((yield from self._script("inspect"))).decode()
-        info = dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+        info = yield from self._info()
         unfit(info)
+        # Before Redis 7, scripts are kept with the data and sent to replicas.
+        self._old = _version(info) < [7, 0]
         if info.get("aof_enabled") == "0" and not self._warned:
-            saves = yield ("CONFIG", "GET", "save")  # forbidden by some hosts, whose servers are kept otherwise
+            saves = yield (Verb("CONFIG", "GET", "save"),)  # forbidden by some hosts, whose servers are kept otherwise
             if isinstance(saves, Exception) or "".join(_flat(saves)) != "save":
                 return
             self._warned = True
@@ -288,8 +313,8 @@ class RedisCore:
     ) -> Steps[Outcome]:
         """See :meth:`.Ledger.settle`."""
         came_to = _came_to(actual, apart)
-        counted = _sized(claims)
         mine = self.mirror.claims_of(hold_id)
+        counted = _sized(claims) if mine is None or claims != mine else mine
         named = counted if mine is None else mine
 
         def note(code: bytes, seq: int, spent: bytes) -> None:
@@ -366,7 +391,7 @@ class RedisCore:
         found: dict[str, OpenHold] = {}
         for hold_id, times, owner, claims in (yield from self._pages("holds")):
             created, expires = [float(each) for each in times.split()]
-            named = [Claim(each, *[int(number) for number in numbers.split()]) for each, numbers in _pairs(claims)]
+            named = [Claim(each, *map(int, numbers.split())) for each, numbers in _pairs(claims)]  # type: ignore[arg-type]
             if key is None or any(claim.key == key for claim in named):
                 found[_text(hold_id)] = OpenHold(_text(hold_id), tuple(named), created, expires, _text(owner))
         return tuple(sorted(found.values(), key=lambda hold: (hold.created, hold.id)))
@@ -426,9 +451,10 @@ def unfit(info: Mapping[str, str]) -> None:
 
     >>> unfit({"redis_version": "7.0.15", "role": "master", "maxmemory_policy": "noeviction"})
     """
-    version = info.get("redis_version", "0")
-    if [int(part) for part in version.split(".")[:2]] < [6, 2]:
-        raise UnfitServer(f"budgets need Redis 6.2 or newer, and this server is {version}: upgrade it")
+    if _version(info) < [6, 2]:
+        raise UnfitServer(
+            f"budgets need Redis 6.2 or newer, and this server is {info.get('redis_version')}: upgrade it"
+        )
     if (role := info.get("role")) != "master":
         raise UnfitServer(f"this Redis server is a read-only replica (role {role}): give the URL of its primary")
     if (policy := info.get("maxmemory_policy")) != "noeviction":
@@ -436,6 +462,10 @@ def unfit(info: Mapping[str, str]) -> None:
             f"this Redis server may evict what is counted in it (maxmemory-policy {policy}): "
             "set 'maxmemory-policy noeviction', or use a server of its own for budgets"
         )
+
+
+def _version(info: Mapping[str, str]) -> list[int]:
+    return [int(part) for part in info.get("redis_version", "0").split(".")[:2]]
 
 
 def _sized(claims: Sequence[Claim]) -> Sequence[Claim]:
@@ -448,7 +478,7 @@ def _sized(claims: Sequence[Claim]) -> Sequence[Claim]:
 
 def _packed(claims: Sequence[Claim]) -> bytes:
     """Claims as the scripts read them: numbers (what is not there is not one), and texts behind their sizes."""
-    parts = []
+    parts: list[bytes] = []
     for key, nano_usd, tokens, calls, usd_limit, token_limit, call_limit, hard, ends, older, policy, share, _ in claims:
         name, set_by = key.encode(), policy.encode()
         parts += (
@@ -485,7 +515,10 @@ def _came_to(actual: Amount, apart: Mapping[str, Amount] | None, signed: bool = 
     """Amounts as text, the same for the same amounts."""
     if not signed:
         checked(actual, apart)
-    return _canonical([_plain(actual), {key: _plain(amount) for key, amount in apart.items()} if apart else {}])
+    nano_usd, tokens, calls = _plain(actual)
+    if not apart:
+        return f"[[{'null' if nano_usd is None else nano_usd},{tokens},{calls}],{{}}]"  # several times as fast
+    return _canonical([[nano_usd, tokens, calls], {key: _plain(amount) for key, amount in apart.items()}])
 
 
 def _granted(code: bytes, rest: bytes, claims: Sequence[Claim]) -> Granted | Refused:
@@ -498,9 +531,9 @@ def _granted(code: bytes, rest: bytes, claims: Sequence[Claim]) -> Granted | Ref
     for start in range(0, len(words), 10):
         index, *numbers = words[start : start + 10]
         claim = claims[index]  # type: ignore[index]
-        limits = dict(zip(("limit_nano_usd", "limit_tokens", "limit_calls"), numbers[6:], strict=True))
-        balance = Balance(claim.key, *numbers[:6])  # type: ignore[arg-type]
-        found.append(Shortage(claim._replace(**limits), balance))
+        *_, usd_limit, token_limit, call_limit = numbers
+        limited = claim._replace(limit_nano_usd=usd_limit, limit_tokens=token_limit, limit_calls=call_limit)
+        found.append(Shortage(limited, Balance(claim.key, *numbers[:6])))  # type: ignore[arg-type]
     return Granted(tuple(found)) if code == b"G" else Refused(tuple(found))
 
 

@@ -3,9 +3,14 @@
 What happens when the server loses what it knew (it restarted, it came back empty or as it was some time ago,
 another took its place):
 
-1. The store lives in *epochs*. Every script first compares the epoch with the one its caller knows, the server's
-   ``run_id`` with the one that the epoch began in, and the count of changes (``seq``) with the highest its caller had
-   seen when it asked. If one of them does not match, the script does nothing: the store is *cold*.
+1. The store lives in *epochs*, each on one server from when it started to when it ends. Every script first compares
+   the epoch with the one its caller knows, and the count of changes (``seq``) with the highest its caller had seen
+   when it asked. If one of them does not match, the script does nothing: the store is *cold*.
+   That the server has been the same since the epoch began is told by its having the script. The text of a script
+   names the ``run_id`` of that server, only the hash of the text is sent, and from Redis 7 on a server that starts has
+   no scripts and gets none from another. Whoever is told that there is none asks for the ``run_id`` and sends the text
+   to that server only; and a script that was sent as text looks once more, and ends the epoch in the store if it came
+   to another server after all. Before Redis 7, which keeps scripts with the data, every script looks at the ``run_id``.
 2. Whoever finds it cold begins a new epoch, unless another has. For ``grace`` seconds the store admits nothing
    (:class:`~.ledger.LedgerCold`); what ends or is charged is booked.
 3. Every process, whenever it first notices, puts back what it knows: for each key the last amount it saw spent,
@@ -28,7 +33,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from tokenbudget_otel.budgets.amounts import Amount
@@ -44,6 +49,7 @@ from tokenbudget_otel.budgets.ledger import (
     Refused,
 )
 from tokenbudget_otel.budgets.redis_core import LARGEST, REBUILD, RedisCore, Steps, UnfitServer
+from tokenbudget_otel.budgets.redis_wire import AsyncWire, Command, Wire
 from tokenbudget_otel.forks import renew_after_fork
 
 T = TypeVar("T")
@@ -98,9 +104,7 @@ class _RedisLedger:
         self._core.mirror.after_fork()
 
     def _connect(self, client: Any, retry: Any) -> Any:
-        """A client of our own, unless one was given: within the bound, and never trying again behind our back."""
-        if not isinstance(self._given, str):
-            return self._given
+        """A client of our own, within the bound, and never trying again behind our back."""
         from redis.backoff import NoBackoff
 
         return client.from_url(
@@ -145,7 +149,7 @@ class RedisLedger(_RedisLedger):
 
         super()._after_fork()
         self._turn = threading.Lock()
-        self._client = self._connect(Redis, Retry)
+        self._wire = Wire(self._connect(Redis, Retry)) if isinstance(self._given, str) else None
 
     def _begin(self) -> None:
         try:
@@ -166,18 +170,21 @@ class RedisLedger(_RedisLedger):
 
     def close(self) -> None:
         """Close the connections, unless they are those of a client that was given."""
-        if self._client is not self._given:
-            self._client.close()
+        if self._wire is not None:
+            self._wire.close()
+
+    def _by_client(self, command: Command) -> Any:
+        return self._given.execute_command(*command[0].words, *command[1:])
 
     def _run(self, steps: Steps[T]) -> T:
-        execute = self._client.execute_command
+        execute = self._wire or self._by_client
         try:
             command = next(steps)
             while True:
                 answer = None
                 try:
                     if command is not REBUILD:
-                        answer = execute(*command)
+                        answer = execute(command)
                 except self._errors as error:
                     answer = error
                 if command is REBUILD:
@@ -278,9 +285,9 @@ class AsyncRedisLedger(_RedisLedger):
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, asyncio.Lock]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._loops: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[Callable[[Command], Awaitable[Any]], asyncio.Lock]
+        ] = weakref.WeakKeyDictionary()
 
     async def check(self) -> None:
         """Reach the server and judge it. See :meth:`RedisLedger.check`."""
@@ -288,29 +295,33 @@ class AsyncRedisLedger(_RedisLedger):
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, unless they are those of a client that was given."""
-        client, _ = self._loops.pop(asyncio.get_running_loop(), (self._given, None))
-        if client is not self._given:
-            await client.aclose()
+        wire, _ = self._loops.pop(asyncio.get_running_loop(), (None, None))
+        if isinstance(wire, AsyncWire):
+            await wire.aclose()
 
-    def _here(self) -> tuple[Any, asyncio.Lock]:
+    async def _by_client(self, command: Command) -> Any:
+        return await self._given.execute_command(*command[0].words, *command[1:])
+
+    def _here(self) -> tuple[Callable[[Command], Awaitable[Any]], asyncio.Lock]:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None:
             from redis.asyncio import Redis
             from redis.asyncio.retry import Retry
 
-            here = self._loops[loop] = (self._connect(Redis, Retry), asyncio.Lock())
+            wire = AsyncWire(self._connect(Redis, Retry)) if isinstance(self._given, str) else self._by_client
+            here = self._loops[loop] = (wire, asyncio.Lock())
         return here
 
     async def _run(self, steps: Steps[T]) -> T:
-        client, turn = self._here()
+        execute, turn = self._here()
         try:
             command = next(steps)
             while True:
                 answer = None
                 try:
                     if command is not REBUILD:
-                        answer = await client.execute_command(*command)
+                        answer = await execute(command)
                 except self._errors as error:
                     answer = error
                 if command is REBUILD:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from tokenbudget_otel.budgets.ledger import Claim
@@ -18,19 +19,26 @@ Plain = list[Any]
 """Something that becomes JSON."""
 
 
+def run_of(epoch: bytes) -> str:
+    """The ``run_id`` of the server that an epoch began in."""
+    return epoch[32:72].decode()
+
+
 class Epoch:
     """The life of a store that this process takes part in: how the store describes it, and the newest change known.
 
     ``closed`` says that it is over, or has not begun: nothing is asked in it, and answers that come late do not count.
     """
 
-    __slots__ = ("closed", "id", "opens", "seq", "start", "text")
+    __slots__ = ("closed", "id", "opens", "run", "scripts", "seq", "start", "text")
 
-    def __init__(self, text: bytes = b"", seq: int = 0) -> None:
+    def __init__(self, text: bytes = b"", seq: int = 0, scripts: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.text = text
         self.seq = seq
         self.closed = not text
         self.id = text[:32].decode()
+        self.run = run_of(text)
+        self.scripts = scripts
         _, start, opens, _ = text.split() if text else (b"", b"0", b"0", b"")
         self.start = float(start)
         self.opens = float(opens)

@@ -6,7 +6,8 @@ Everything of a ledger is in five keys, whatever is counted:
 ``{root}:counters``       hash: key -> thirteen doubles, see ``FORMAT``; beside them fields that begin with a zero byte:
                           ``SEQ`` (one more with every change), ``EPOCH`` (its id, the ``run_id`` of the server it
                           began in, the ``seq`` that the store came with then, when it admits again, and ``1`` if it
-                          began empty and nobody knew more), and what is in ``limits``, to be read with the counters
+                          began empty and nobody knew more), ``NEXT`` (nothing in ``due`` is due before), and what
+                          is in ``limits``, to be read with the counters
 ``{root}:holds``          hash: id -> state (one letter) and what the hold is, see ``record``
 ``{root}:due``            sorted set: when a hold (``h`` + id) runs out or is forgotten, a counter (``k`` + key) is
                           dropped, a mark (``m`` + mark) is forgotten
@@ -18,7 +19,8 @@ The key names differ only behind the hash tag, so that all are in one slot of a 
 a script is given every key it may touch, also those of holds that it finds to have run out. None of them has a time
 to live, so that no server takes away a part of what was counted; ``due`` is what bounds them.
 
-Lua counts in doubles, exact up to 2**53. Numbers become text by ``%.0f``, because ``tostring`` rounds them.
+Lua counts in doubles, exact up to 2**53. Numbers become text by ``%.0f``, because ``tostring`` rounds them; those
+that are arguments of a command are written exactly by the server.
 """
 
 from __future__ import annotations
@@ -29,38 +31,37 @@ KEYS: Final = ("counters", "holds", "due", "limits", "declared")
 
 _HEAD: Final = """
 local COUNTERS, HOLDS, DUE, LIMITS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local EPOCH, SEQ, POLICY = '\\0epoch', '\\0seq', '\\0policy:'
+local EPOCH, SEQ, NEXT, POLICY = '\\0epoch', '\\0seq', '\\0next', '\\0policy:'
 local call, null, sub = redis.call, cjson.null, string.sub
--- What the caller knows (seq, until, start), its clock or -1, and a time to live
-local known_seq, opens, start, now, ttl = struct.unpack('<ddddd', ARGV[2])
--- The run_id differs after every restart, and on every other server that takes over. The time is there as well.
-local info = call('INFO', 'server')
+-- What the caller knows (seq, until, start), its clock or -1, a time to live, and whether to look at the run_id
+local known_seq, opens, start, now, ttl, look = struct.unpack('<dddddB', ARGV[2])
 if now < 0 then
-  local from = string.find(info, 'server_time_usec:', 1, true)
-  if from then
-    now = tonumber(string.match(info, '^%d+', from + 17)) / 1000000
-  else
-    local time = call('TIME')
-    now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-  end
+  local time = call('TIME')
+  now = time[1] + time[2] / 1000000
 end
 -- 1-3 spent, 4-6 reserved (nano-USD, tokens, calls); 7 open holds; 8 whether to drop it with the last of them;
 -- 9 seq of the last change of what is spent; 10 seq and 11-13 spent of the base: as it stood when the epoch began,
 -- or as a process that knew better says.
 local FORMAT = '<ddddddddddddd'
+-- Until when something is remembered: many things until the same moment, so that few operations have to forget some.
+local function remembered(seconds) return math.ceil((now + seconds) / COARSE) * COARSE end
 local RECORD = '<dHHII'
 """
 
 _EPOCH: Final = """
-local epoch = call('HMGET', COUNTERS, EPOCH, SEQ)
+local epoch = call('HMGET', COUNTERS, EPOCH, SEQ, NEXT)
 local seq = tonumber(epoch[2] or 0)
 """
 
 # What is done by every operation but the opening. Of the text of an epoch, bytes 33 to 72 are the run_id of the
-# server it began in: another after every restart, and on every other server that takes over.
+# server it began in: another after every restart, and on every other server that takes over. Then nobody else who is
+# in that epoch may find it any more, as the script is in the cache of this server now.
 _GATE: Final = """
-if epoch[1] ~= ARGV[1] or seq < known_seq
-  or not string.find(info, sub(ARGV[1], 33, 72), 1, true) then return 'C' end
+if look == 1 and epoch[1] and not string.find(call('INFO', 'server'), sub(epoch[1], 33, 72), 1, true) then
+  call('HSET', COUNTERS, EPOCH, epoch[1] .. '!')
+  return 'C'
+end
+if epoch[1] ~= ARGV[1] or seq < known_seq then return 'C' end
 local rebuilding = now < opens
 """
 
@@ -113,6 +114,7 @@ local function hold(n, claim, sign, holds)
 end
 
 local function save()
+  local nearest = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2] or 'inf'
   for from = 1, #dropped, 5000 do
     call('HDEL', COUNTERS, unpack(dropped, from, math.min(from + 4999, #dropped)))
   end
@@ -120,6 +122,10 @@ local function save()
   if #dropped > 0 or next(changed) then
     seq = seq + 1
     pairs_ = {SEQ, string.format('%.0f', seq)}
+  end
+  if nearest ~= epoch[3] then
+    pairs_[#pairs_ + 1] = NEXT
+    pairs_[#pairs_ + 1] = nearest
   end
   for key, n in pairs(changed) do
     pairs_[#pairs_ + 1] = key
@@ -267,7 +273,7 @@ local function finish(id, state, r, open, actual, text)
     if n[8] == 1 and n[7] == 0 then drop(key) end
   end
   r.owner, r.on_expiry, r.steps, r.booked, r.actual = '', '', false, booked, text or ''
-  keep(id, state, r, now + (state == 'E' and REMEMBER_EXPIRED or REMEMBER))
+  keep(id, state, r, remembered(state == 'E' and REMEMBER_EXPIRED or REMEMBER))
 end
 """
 
@@ -365,35 +371,39 @@ end
 _RESERVE_USUAL: Final = """
 local id, owner, on_expiry, text = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local claims = claims_in(text)
-local fields, usual = {EPOCH, SEQ}, #claims < 1000
+local fields, usual = {EPOCH, SEQ, NEXT}, #claims < 1000
 for i, claim in ipairs(claims) do
-  fields[2 * i + 1], fields[2 * i + 2] = claim[1], POLICY .. claim[11]
+  fields[2 * i + 2], fields[2 * i + 3] = claim[1], POLICY .. claim[11]
   if claim[10] or claim[12] ~= 1000 then usual = false end
 end
-local epoch = call('HMGET', COUNTERS, unpack(fields, 1, usual and #fields or 2))
+local epoch = call('HMGET', COUNTERS, unpack(fields, 1, usual and #fields or 3))
 local seq = tonumber(epoch[2] or 0)
 """
 
 _RESERVE_SHORT: Final = """
 if rebuilding then return 'W' end
-if usual and #call('ZRANGEBYSCORE', DUE, '-inf', string.format('%.17g', now), 'LIMIT', 0, 1) == 0 then
-  local news, seen = {SEQ, string.format('%.0f', seq + 1)}, {}
+local nearest = tonumber(epoch[3] or 0)
+if usual and now < nearest then
+  local news, seen = {SEQ, seq + 1}, {}
   for i, claim in ipairs(claims) do
-    local key, raw, instead = claim[1], epoch[2 * i + 1], epoch[2 * i + 2]
-    local n = raw and {struct.unpack(FORMAT, raw)} or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-    for d = 1, 3 do
-      local needed = claim[d + 1]
-      n[d + 3] = n[d + 3] + needed
-      if needed > 0 and n[d] + n[d + 3] > claim[d + 4] then usual = false end
-    end
+    local key, raw, instead = claim[1], epoch[2 * i + 2], epoch[2 * i + 3]
     if instead or seen[key] or not raw and claim[9] then usual = false end
+    raw = raw or string.rep('\\0', 104)
+    local u, t, c, more_u, more_t, more_c, open = struct.unpack('<ddddddd', raw)
+    more_u, more_t, more_c = more_u + claim[2], more_t + claim[3], more_c + claim[4]
+    if claim[2] > 0 and u + more_u > claim[5] or claim[3] > 0 and t + more_t > claim[6]
+      or claim[4] > 0 and c + more_c > claim[7] then usual = false end
     if not usual then break end
-    n[7], seen[key] = n[7] + 1, true
-    news[2 * i + 1], news[2 * i + 2] = key, struct.pack(FORMAT, unpack(n, 1, 13))
+    seen[key], news[2 * i + 1] = true, key
+    news[2 * i + 2] = sub(raw, 1, 24) .. struct.pack('<dddd', more_u, more_t, more_c, open + 1) .. sub(raw, 57)
   end
   if usual and call('HSETNX', HOLDS, id, 'R' .. struct.pack(RECORD, now, #owner, #on_expiry, 0, #text)
                     .. owner .. on_expiry .. text) == 1 then
-    call('ZADD', DUE, string.format('%.17g', now + ttl), 'h' .. id)
+    call('ZADD', DUE, now + ttl, 'h' .. id)
+    if now + ttl < nearest then
+      news[#news + 1] = NEXT
+      news[#news + 1] = now + ttl
+    end
     call('HSET', COUNTERS, unpack(news))
     return string.format('G%.0f||', seq + 1)
   end
@@ -493,7 +503,7 @@ return {answer('D'), gone}
 _SETTLE_USUAL: Final = """
 local id, text, claims = ARGV[3], ARGV[4], ARGV[5]
 local raw, mine = not claims and call('HGET', HOLDS, id), {}
-local fields = {EPOCH, SEQ}
+local fields = {EPOCH, SEQ, NEXT}
 local usual = raw and sub(raw, 1, 1) == 'R'
 if usual then
   local created, owner, on_expiry, actual, size, at = struct.unpack(RECORD, raw, 2)
@@ -501,32 +511,33 @@ if usual then
   usual = at + size > #raw  -- was not extended
   local of = sub(raw, at, at + size - 1)
   raw, mine = 'S' .. struct.pack(RECORD, created, 0, 0, #text, size) .. text .. of, claims_in(of)
-  for i, claim in ipairs(mine) do fields[i + 2] = claim[1] end
+  for i, claim in ipairs(mine) do fields[i + 3] = claim[1] end
 end
 local epoch = call('HMGET', COUNTERS, unpack(fields))
 local seq = tonumber(epoch[2] or 0)
 """
 
 _SETTLE_SHORT: Final = """
-if usual then
-  local actual, news, spent = cjson.decode(text), {SEQ, string.format('%.0f', seq + 1)}, {}
+local forgotten = remembered(REMEMBER)
+if usual and forgotten >= tonumber(epoch[3] or 'inf') then
+  local actual, news, spent = cjson.decode(text), {SEQ, seq + 1}, {}
   for i, claim in ipairs(mine) do
     local amount = actual[2][claim[1]] or actual[1]
-    local n = epoch[i + 2] and {struct.unpack(FORMAT, epoch[i + 2])}
-    if not n or n[8] == 1 then
+    local raw = epoch[i + 3] or string.rep('\\0', 104)
+    local u, t, c, reserved_u, reserved_t, reserved_c, open, forget, changed = struct.unpack('<ddddddddd', raw)
+    if open == 0 or forget == 1 then
       usual = false
       break
     end
-    if n[9] <= start then n[10], n[11], n[12], n[13] = n[9], n[1], n[2], n[3] end
-    n[1] = n[1] + (amount[1] == null and claim[2] or amount[1])
-    n[2], n[3], n[9] = n[2] + amount[2], n[3] + amount[3], seq + 1
-    n[4], n[5], n[6], n[7] = n[4] - claim[2], n[5] - claim[3], n[6] - claim[4], n[7] - 1
-    news[2 * i + 1], news[2 * i + 2] = claim[1], struct.pack(FORMAT, unpack(n, 1, 13))
-    spent[i] = string.format('%.0f %.0f %.0f', n[1], n[2], n[3])
+    local base = changed <= start and struct.pack('<dddd', changed, u, t, c) or sub(raw, 73)
+    u, t, c = u + (amount[1] == null and claim[2] or amount[1]), t + amount[2], c + amount[3]
+    news[2 * i + 1], news[2 * i + 2] = claim[1], struct.pack('<ddddddddd', u, t, c,
+      reserved_u - claim[2], reserved_t - claim[3], reserved_c - claim[4], open - 1, 0, seq + 1) .. base
+    spent[i] = string.format('%.0f %.0f %.0f', u, t, c)
   end
   if usual then
     call('HSET', HOLDS, id, raw)
-    call('ZADD', DUE, string.format('%.17g', now + REMEMBER), 'h' .. id)
+    call('ZADD', DUE, forgotten, 'h' .. id)
     call('HSET', COUNTERS, unpack(news))
     return string.format('D%.0f|', seq + 1) .. table.concat(spent, ' ') .. '|'
   end
@@ -652,7 +663,9 @@ return answer('D')
 """
 
 _FIRST: Final = """
-return answer(call('ZADD', DUE, 'NX', ARGV[4], 'm' .. ARGV[3]) == 1 and 'D' or 'P')
+local new = call('ZADD', DUE, 'NX', ARGV[4], 'm' .. ARGV[3]) == 1
+save()
+return answer(new and 'D' or 'P')
 """
 
 # ``set_limits`` and ``declare``; ``limits`` and ``declared``.
@@ -679,6 +692,7 @@ return call('INFO', 'server') .. call('INFO', 'memory') .. call('INFO', 'replica
 # Begin an epoch where the store is new, empty, rolled back or restarted; then put back what the caller knows.
 _RESTORE: Final = """
 local JUMP = 1000000000
+local info = call('INFO', 'server')
 local known, new, ask = ARGV[3], ARGV[4], cjson.decode(ARGV[5])
 local run = string.match(info, 'run_id:(%x+)')
 local id, fresh = '', '0'
@@ -755,7 +769,7 @@ for _, mine in ipairs(ask[3]) do
   if state == 'R' or state == 'E' or not state then
     local back = fresh_record(claims_out(claims), claims)
     back.actual = mine[3]
-    keep(name, mine[2], back, now + REMEMBER)
+    keep(name, mine[2], back, remembered(REMEMBER))
   end
 end
 
@@ -778,7 +792,7 @@ def scripts(*, keep_windows: float, remember: float, remember_expired: float, gr
     """
     constants = (
         f"local KEEP, REMEMBER, REMEMBER_EXPIRED = {keep_windows:.17g}, {remember:.17g}, {remember_expired:.17g}\n"
-        f"local GRACE, SWEEP = {grace:.17g}, 50\n"
+        f"local GRACE, SWEEP, COARSE = {grace:.17g}, 50, {max(remember / 32, 0.001):.17g}\n"
     )
     head = constants + _HEAD
     counting = head + _EPOCH + _GATE + _COUNTING

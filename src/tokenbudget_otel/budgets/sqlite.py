@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from tokenbudget_otel.budgets.amounts import Amount
 from tokenbudget_otel.budgets.ledger import (
+    LARGEST,
     Balance,
     Claim,
     Gone,
@@ -23,16 +25,16 @@ from tokenbudget_otel.budgets.ledger import (
     Refused,
     Shortage,
     checked,
+    checked_delta,
     distinct,
     payload,
 )
-from tokenbudget_otel.budgets.sqlite_file import BEYOND, Transactions, prepare
+from tokenbudget_otel.budgets.sqlite_file import Transactions, prepare
 from tokenbudget_otel.budgets.sqlite_place import usable
 
 _State = Literal["reserved", "settled", "released", "expired", "adjusted"]
 _Numbers = tuple[int, int, int]
 
-_LARGEST: Final = 2**63 - 1
 _GRANTED: Final = Granted()
 _REPLAYED: Final = Granted(replayed=True)
 _NOTHING: Final = Amount(0, 0, 0)
@@ -40,6 +42,7 @@ _SWEEP: Final = 50
 """Most holds, keys and marks that one request tidies up, so that no single call pays for all."""
 _EVERY: Final = 16
 """Requests of a process, or a second, between two in which it looks for what may be forgotten."""
+_ALL: Final = 2**62
 _LAST: Final = "\U0010ffff"
 """Greater than any id."""
 _MANY: Final = 500
@@ -58,32 +61,50 @@ ON CONFLICT (key) DO UPDATE SET
     reserved_calls = reserved_calls + excluded.reserved_calls,
     holds = holds + excluded.holds
 """
-# The end of a hold, in a key that is surely there.
+# The end of a hold, in a key that is surely there; one that goes with its last hold is told apart.
 _GIVE_BACK: Final = """
-UPDATE keys SET spent_nano_usd = spent_nano_usd + ?, spent_tokens = spent_tokens + ?, spent_calls = spent_calls + ?,
-                reserved_nano_usd = reserved_nano_usd - ?, reserved_tokens = reserved_tokens - ?,
-                reserved_calls = reserved_calls - ?, holds = holds - 1 WHERE key = ?
+UPDATE keys SET reserved_nano_usd = reserved_nano_usd - ?2, reserved_tokens = reserved_tokens - ?3,
+                reserved_calls = reserved_calls - ?4, spent_nano_usd = spent_nano_usd + ?5,
+                spent_tokens = spent_tokens + ?6, spent_calls = spent_calls + ?7, holds = holds - 1
+WHERE key = ?1 AND doomed = 0
 """
-# What is reserved where there is room for it, in a key that is there: no row otherwise.
+_GIVE_BACK_DOOMED: Final = _GIVE_BACK.replace("doomed = 0", "doomed = 1")
+# The first fields of a claim, reserved where there is room for them, in a key that is there: no row otherwise. What is
+# free has room, as has what is not limited.
 _TAKE: Final = """
-UPDATE keys SET reserved_nano_usd = reserved_nano_usd + ?, reserved_tokens = reserved_tokens + ?,
-                reserved_calls = reserved_calls + ?, holds = holds + 1
-WHERE key = ? AND spent_nano_usd + reserved_nano_usd + ? <= ? AND spent_tokens + reserved_tokens + ? <= ?
-              AND spent_calls + reserved_calls + ? <= ?
+UPDATE keys SET reserved_nano_usd = reserved_nano_usd + ?2, reserved_tokens = reserved_tokens + ?3,
+                reserved_calls = reserved_calls + ?4, holds = holds + 1
+WHERE key = ?1 AND (?5 IS NULL OR ?2 = 0 OR spent_nano_usd + reserved_nano_usd + ?2 <= ?5)
+               AND (?6 IS NULL OR ?3 = 0 OR spent_tokens + reserved_tokens + ?3 <= ?6)
+               AND (?7 IS NULL OR ?4 = 0 OR spent_calls + reserved_calls + ?4 <= ?7)
 """
 _COUNTERS: Final = """
 SELECT key, spent_nano_usd, spent_tokens, spent_calls, reserved_nano_usd, reserved_tokens, reserved_calls FROM keys
 """
-_DOOMED: Final = "EXISTS (SELECT 1 FROM keys WHERE doomed = 1)"
-_HOLD: Final = f"SELECT state, claims, asked, actual, on_expiry, steps, {_DOOMED} FROM holds WHERE id = ?"
-_HOLD_AND_DUE: Final = f"""
-{_HOLD} UNION ALL
-SELECT * FROM (SELECT 'due', '', NULL, NULL, NULL, NULL, 0 FROM holds WHERE state = 'reserved' AND due <= ? LIMIT 1)
+_OLDER: Final = """
+SELECT sum(spent_nano_usd + reserved_nano_usd), sum(spent_tokens + reserved_tokens), sum(spent_calls + reserved_calls)
+FROM (VALUES {}) CROSS JOIN keys ON key = column1
 """
-_EXPIRED: Final = f"""
-SELECT id, state, claims, asked, actual, on_expiry, steps, {_DOOMED} FROM holds
-WHERE state = 'reserved' AND due <= ? ORDER BY due, id LIMIT ?
+# A new hold, if all is as usual: its id is new, no hold is due, others are before this one, no limits are set.
+_OPEN: Final = """
+INSERT INTO holds (id, state, due, claims, on_expiry, owner, created)
+SELECT ?1, 'reserved', ?2, ?3, ?4, ?5, ?6 FROM agenda
+WHERE first_due > ?6 AND first_due <= ?2 AND NOT EXISTS (SELECT 1 FROM limits) ON CONFLICT (id) DO NOTHING
 """
+_OPEN_ANYWAY: Final = """
+INSERT INTO holds (id, state, due, claims, on_expiry, owner, created) VALUES (?, 'reserved', ?, ?, ?, ?, ?)
+"""
+# The end of a hold that is open and holds just this.
+_SETTLE: Final = """
+UPDATE holds SET state = 'settled', actual = ?, steps = NULL, due = ? WHERE id = ? AND state = 'reserved' AND claims = ?
+"""
+_HOLD: Final = "SELECT state, claims, asked, actual, on_expiry, steps FROM holds WHERE id = ?"
+_HOLDS_BY_DUE: Final = """
+SELECT id, due, state, claims, asked, actual, on_expiry, steps FROM holds
+WHERE state = 'reserved' ORDER BY due, id LIMIT ?
+"""
+_IS_DUE: Final = "SELECT first_due <= ? FROM agenda"
+_DUE_AT: Final = "UPDATE agenda SET first_due = ?1 WHERE first_due > ?1"
 _DROPPED: Final = "SELECT key FROM keys WHERE dropped <= ? AND holds = 0 LIMIT ?"
 
 _quoted: Final = json.encoder.encode_basestring_ascii
@@ -99,8 +120,6 @@ class _Row(NamedTuple):
     actual: str | None
     on_expiry: str | None
     steps: str | None
-    doomed: int
-    """Whether there are keys, of this hold or another, that go when their last hold ends."""
 
 
 class SQLiteLedger:
@@ -140,7 +159,7 @@ class SQLiteLedger:
 
     blocking: ClassVar[bool] = True
     shared: ClassVar[bool] = True
-    largest: ClassVar[int] = _LARGEST
+    largest: ClassVar[int] = LARGEST
 
     def __init__(
         self,
@@ -164,6 +183,7 @@ class SQLiteLedger:
         self._requests = 0
         self._next_sweep = 0.0
         self._swept = ""
+        self._limits_set = False  # when last seen
 
     def close(self) -> None:
         """Close the file. The next operation opens it again."""
@@ -178,25 +198,25 @@ class SQLiteLedger:
         """See :meth:`.Ledger.reserve`."""
         counted = distinct(claims)
         now = self._clock()
+        due = now + ttl
+        row = (hold_id, due, _kept(counted), None if on_expiry is None else _written(on_expiry), owner, now)
+        usual = counted is claims and not self._limits_set and all(claim[11] == 1000 for claim in claims)
         with self._writing as db:
-            known = self._tidied(db, hold_id, now)
-            if known is not None:
+            self._sweep(db, now)
+            if usual and _opened(db, claims, row):
+                return _GRANTED
+            # What follows does the same, whatever the claims and the state of the file.
+            self._expire(db, now, _SWEEP)
+            if (known := _hold(db, hold_id)) is not None:
                 if known.state == "adjusted" or _asked(known) != payload(counted):
                     raise LedgerConflict(f"hold {hold_id!r} was made for something else")
                 return _REPLAYED
-            asked = _in_force(db, claims)
-            over: tuple[Shortage, ...] = ()
-            if not _taken(db, asked):
-                over, refused = _check(db, asked)
-                if refused:
-                    _within(counted)
-                    return Refused(refused)
-                db.executemany(_BOOK, [(claim[0], self._drop(claim[8]), 0, 0, 0, *claim[1:4], 1) for claim in counted])
-            db.execute(
-                "INSERT INTO holds (id, state, claims, on_expiry, owner, created, due)"
-                " VALUES (?, 'reserved', ?, ?, ?, ?, ?)",
-                (hold_id, _kept(counted), None if on_expiry is None else _written(on_expiry), owner, now, now + ttl),
-            )
+            over, refused = _check(db, self._in_force(db, claims))
+            if refused:
+                return Refused(refused)
+            db.executemany(_BOOK, [(claim[0], self._drop(claim[8]), 0, 0, 0, *claim[1:4], 1) for claim in counted])
+            db.execute(_OPEN_ANYWAY, row)
+            db.execute(_DUE_AT, (due,))
         return Granted(over) if over else _GRANTED
 
     def extend(
@@ -221,19 +241,24 @@ class SQLiteLedger:
                 held = _parsed(known.claims)[0]
                 if strange := asked.keys() - {key for key, *_ in held}:
                     raise ValueError(f"hold {hold_id!r} does not claim {min(strange)!r} and cannot be extended there")
-                over, refused = _check(db, _in_force(db, claims))
+                over, refused = _check(db, self._in_force(db, claims))
                 if refused:
-                    _within(counted)
                     return Refused(refused)
                 db.executemany(_BOOK, [(key, None, 0, 0, 0, *more, 0) for key, more in asked.items()])
                 for each in held:
                     each[1:4] = map(sum, zip(each[1:4], asked.get(each[0], (0, 0, 0)), strict=True))
                 db.execute(
                     "UPDATE holds SET claims = ?, asked = ?, steps = ? WHERE id = ?",
-                    (json.dumps(held), known.asked or known.claims, json.dumps({**steps, step: asked}), hold_id),
+                    (
+                        json.dumps(held, separators=(",", ":")),  # as in _kept
+                        known.asked or known.claims,
+                        json.dumps({**steps, step: asked}),
+                        hold_id,
+                    ),
                 )
             if ttl is not None:
                 db.execute("UPDATE holds SET due = ? WHERE id = ?", (now + ttl, hold_id))
+                db.execute(_DUE_AT, (now + ttl,))
         return Granted(over, replayed=done is not None)
 
     def renew(self, hold_ids: Sequence[str], ttl: float) -> tuple[str, ...]:
@@ -256,7 +281,14 @@ class SQLiteLedger:
         checked(actual, apart)
         came_to = _written(actual, apart)
         now = self._clock()
+        # Nearly always these claims are what the hold holds, which then need not be read.
+        held = list({claim[0]: claim for claim in claims}.values())
+        given_back = _given_back(held, actual, apart)
+        row = (came_to, now + self._kept_for("settled"), hold_id, _kept(held))
         with self._writing as db:
+            if db.execute(_SETTLE, row).rowcount:
+                _give_back(db, given_back)
+                return "done"
             known = _hold(db, hold_id)
             if known is None:
                 self._new(db, hold_id, "settled", distinct(claims), actual, apart, now)
@@ -289,12 +321,13 @@ class SQLiteLedger:
 
     def adjust(self, entry_id: str, delta: Amount, claims: Sequence[Claim], reason: str = "") -> Outcome:
         """See :meth:`.Ledger.adjust`. This ledger keeps no history, and so no reasons."""
+        checked_delta(delta)
         return self._record(entry_id, "adjusted", delta, claims, None)
 
     def expire(self, at_most: int | None = None) -> tuple[str, ...]:
         """See :meth:`.Ledger.expire`."""
         with self._writing as db:
-            return tuple(self._expire(db, self._clock(), -1 if at_most is None else at_most))
+            return tuple(self._expire(db, self._clock(), _ALL if at_most is None else at_most))
 
     def balance(self, key: str) -> Balance:
         """See :meth:`.Ledger.balance`."""
@@ -365,6 +398,12 @@ class SQLiteLedger:
 
     # -- within a transaction ------------------------------------------------------------------------------
 
+    def _in_force(self, db: sqlite3.Connection, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Claims with the limits that are in force."""
+        other = _limits(db)
+        self._limits_set = bool(other)
+        return [claim.under(other.get(claim.policy)) for claim in claims]
+
     def _end(
         self,
         db: sqlite3.Connection,
@@ -378,10 +417,7 @@ class SQLiteLedger:
         """End a hold, or correct what its end had added to what is spent. ``actual`` of ``None``: what it reserved."""
         held = _parsed(known.claims)[0]
         if known.state == "reserved":
-            db.executemany(
-                _GIVE_BACK,
-                [(*_came_to(each[1:4], each[0], actual, apart), *each[1:4], each[0]) for each in held],
-            )
+            _give_back(db, _given_back(held, actual, apart))
         else:
             # A key that was dropped since has forgotten what this hold had added: nothing to take back from.
             there = _counters(db, [each[0] for each in held])
@@ -393,8 +429,6 @@ class SQLiteLedger:
                 changed = (new - old for new, old in zip(is_now, was, strict=True))
                 rows.append((key, self._drop(ends), *changed, 0, 0, 0, 0))
             db.executemany(_BOOK, rows)
-        if known.doomed:
-            db.execute("DELETE FROM keys WHERE doomed = 1 AND holds = 0")
         db.execute(
             "UPDATE holds SET state = ?, actual = ?, steps = NULL, due = ? WHERE id = ?",
             (state, None if actual is None else _written(actual, apart), now + self._kept_for(state), hold_id),
@@ -449,17 +483,18 @@ class SQLiteLedger:
         return self._remember_expired if state == "expired" else self._remember
 
     def _tidied(self, db: sqlite3.Connection, hold_id: str, now: float) -> _Row | None:
-        """A hold, after a few that have run out were ended, and a few windows, holds and marks forgotten."""
-        self._requests += 1
-        sweep = self._requests >= _EVERY or now >= self._next_sweep
-        rows = db.execute(_HOLD_AND_DUE, (hold_id, now)).fetchall()
-        if not sweep and (not rows or rows[-1][0] != "due"):
-            return _Row(*rows[0]) if rows else None
+        """A hold, after a few that have run out were ended."""
+        self._sweep(db, now)
         self._expire(db, now, _SWEEP)
-        if sweep:
-            self._requests, self._next_sweep = 0, now + 1
-            self._forget(db, now)
         return _hold(db, hold_id)
+
+    def _sweep(self, db: sqlite3.Connection, now: float) -> None:
+        """Now and then forget a few windows, holds and marks."""
+        self._requests += 1
+        if self._requests >= _EVERY or now >= self._next_sweep:
+            self._requests, self._next_sweep = 0, now + 1
+            self._expire(db, now, _SWEEP)
+            self._forget(db, now)
 
     def _forget(self, db: sqlite3.Connection, now: float) -> None:
         db.execute(f"DELETE FROM keys WHERE key IN ({_DROPPED})", (now, _SWEEP))
@@ -475,17 +510,22 @@ class SQLiteLedger:
         self._swept = until or ""
 
     def _expire(self, db: sqlite3.Connection, now: float, at_most: int) -> list[str]:
-        due = db.execute(_EXPIRED, (now, at_most)).fetchall()
-        for hold_id, *row in due:
+        if not db.execute(_IS_DUE, (now,)).fetchone()[0]:
+            return []
+        found = db.execute(_HOLDS_BY_DUE, (at_most + 1,)).fetchall()
+        expired = [row for row in found[:at_most] if row[1] <= now]
+        for hold_id, _, *row in expired:
             known = _Row(*row)
             self._end(db, hold_id, known, "expired", _read(known.on_expiry), None, now)
-        return [row[0] for row in due]
+        first_left = found[len(expired)][1] if len(found) > len(expired) else math.inf
+        db.execute("UPDATE agenda SET first_due = ?", (first_left,))
+        return [row[0] for row in expired]
 
     def _freshen(self) -> None:
         """Before somebody looks: what has run out is not shown as open, unless nothing can be written at present."""
         now = self._clock()
         with self._reading as db:
-            due = db.execute(_EXPIRED, (now, 1)).fetchone() or db.execute(_DROPPED, (now, 1)).fetchone()
+            due = db.execute(_IS_DUE, (now,)).fetchone()[0] or db.execute(_DROPPED, (now, 1)).fetchone()
         if due:
             try:
                 with self._writing as db:
@@ -514,31 +554,34 @@ def _limits(db: sqlite3.Connection) -> dict[str, Limits]:
     return {policy: Limits(*limits) for policy, *limits in db.execute("SELECT * FROM limits ORDER BY policy")}
 
 
-def _in_force(db: sqlite3.Connection, claims: Sequence[Claim]) -> Sequence[Claim]:
-    """Claims with the limits that are in force."""
-    other = _limits(db)
-    if not other and all(claim.per_mille == 1000 for claim in claims):
-        return claims
-    return [claim.under(other.get(claim.policy)) for claim in claims]
+def _opened(db: sqlite3.Connection, claims: Sequence[Claim], row: tuple[object, ...]) -> bool:
+    """Reserve the short way, which nearly every request goes: every key is there and has room, and nothing else is to
+    be done. If not, nothing has happened, and who wants to know why looks closer."""
+    asked = [_beside_older(db, claim) if claim[9] else claim[:7] for claim in claims]
+    taken = db.executemany(_TAKE, _while_changing(db, asked)).rowcount if asked else 0
+    if taken == len(asked) and db.execute(_OPEN, row).rowcount:
+        return True
+    db.executemany(_BOOK, [(each[0], None, 0, 0, 0, -each[1], -each[2], -each[3], -1) for each in claims[:taken]])
+    return False
 
 
-def _taken(db: sqlite3.Connection, claims: Sequence[Claim]) -> bool:
-    """Reserve the short way, which nearly every request goes: every key is there and has room, by itself. If not,
-    nothing is reserved, and who wants to know why looks closer."""
-    if len(claims) > 1 and len({claim[0] for claim in claims}) < len(claims):
-        return False
-    for count, claim in enumerate(claims):
-        key, nano_usd, tokens, calls, limit_nano_usd, limit_tokens, limit_calls, *_ = claim
-        numbers = (
-            *(nano_usd, tokens, calls, key),
-            *(nano_usd, limit_nano_usd if nano_usd and limit_nano_usd is not None else _LARGEST),
-            *(tokens, limit_tokens if tokens and limit_tokens is not None else _LARGEST),
-            *(calls, limit_calls if calls and limit_calls is not None else _LARGEST),
-        )
-        if claim.older or not db.execute(_TAKE, numbers).rowcount:
-            db.executemany(_BOOK, [(c[0], None, 0, 0, 0, -c[1], -c[2], -c[3], -1) for c in claims[:count]])
-            return False
-    return True
+def _beside_older(db: sqlite3.Connection, claim: Claim) -> tuple[object, ...]:
+    """The first fields of a claim, its limits without what its older keys stand at."""
+    try:
+        stood = db.execute(_OLDER.format(",".join(["(?)"] * len(claim.older))), claim.older).fetchone()
+    except sqlite3.OperationalError:  # a sum beyond what SQLite counts: to be looked at closer
+        stood = (LARGEST,) * 3
+    limits = zip(claim[4:7], stood, strict=True)
+    return (*claim[:4], *[None if limit is None else min(limit - (is_ or 0), LARGEST) for limit, is_ in limits])
+
+
+def _while_changing(db: sqlite3.Connection, rows: list[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """Rows for a statement, one after the other until one changes nothing."""
+    for row in rows:
+        before = db.total_changes
+        yield row
+        if db.total_changes == before:
+            return
 
 
 def _check(db: sqlite3.Connection, claims: Sequence[Claim]) -> tuple[tuple[Shortage, ...], tuple[Shortage, ...]]:
@@ -558,6 +601,22 @@ def _check(db: sqlite3.Connection, claims: Sequence[Claim]) -> tuple[tuple[Short
     return tuple(over), tuple(refused)
 
 
+def _given_back(
+    held: Sequence[Sequence[Any]], actual: Amount | None, apart: Mapping[str, Amount] | None
+) -> list[tuple[object, ...]]:
+    """What ends a hold of these claims: what is not reserved any more, and what is spent, key by key."""
+    if actual is None or actual.nano_usd is None or apart:
+        return [(*each[:4], *_came_to(each[1:4], each[0], actual, apart)) for each in held]
+    spent = (actual.nano_usd, actual.tokens, actual.calls)
+    return [(*each[:4], *spent) for each in held]
+
+
+def _give_back(db: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
+    if db.executemany(_GIVE_BACK, rows).rowcount < len(rows):
+        db.executemany(_GIVE_BACK_DOOMED, rows)
+        db.execute("DELETE FROM keys WHERE doomed = 1 AND holds = 0")
+
+
 def _came_to(
     reserved: Sequence[int], key: str, actual: Amount | None, apart: Mapping[str, Amount] | None
 ) -> Sequence[int]:
@@ -569,15 +628,12 @@ def _came_to(
     return reserved[0] if actual.nano_usd is None else actual.nano_usd, actual.tokens, actual.calls
 
 
-def _within(claims: Sequence[Claim]) -> None:
-    for claim in claims:
-        if max(claim[1:4]) > _LARGEST:
-            raise ValueError(f"{BEYOND}: {claim!r}")
-
-
 def _kept(claims: Sequence[Claim]) -> str:
     """Claims as JSON, put together by hand: this is a sixth of the time of a request otherwise."""
-    rows = [f"[{_quoted(claim[0])},{claim[1]},{claim[2]},{claim[3]},{_null(claim[8])}]" for claim in claims]
+    rows = [
+        f"[{_quoted(claim[0])},{claim[1]},{claim[2]},{claim[3]},{'null' if claim[8] is None else repr(claim[8])}]"
+        for claim in claims
+    ]
     return f"[{','.join(rows)}]"
 
 

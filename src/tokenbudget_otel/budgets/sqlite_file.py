@@ -48,16 +48,20 @@ CREATE INDEX IF NOT EXISTS keys_doomed ON keys (doomed) WHERE doomed = 1;
 CREATE TABLE IF NOT EXISTS holds (
     id TEXT PRIMARY KEY,
     state TEXT NOT NULL,
+    due REAL NOT NULL,
     claims TEXT NOT NULL,
     asked TEXT,
     actual TEXT,
     on_expiry TEXT,
     steps TEXT,
     owner TEXT NOT NULL DEFAULT '',
-    created REAL NOT NULL,
-    due REAL NOT NULL
+    created REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS holds_open ON holds (due) WHERE state = 'reserved';
+
+-- One row: no open hold runs out before `first_due`. Instead of an index of open holds, which each request would write
+-- to twice: all holds are looked through when that time has come, and not before.
+CREATE TABLE IF NOT EXISTS agenda (one INTEGER PRIMARY KEY, first_due REAL NOT NULL);
+INSERT OR IGNORE INTO agenda VALUES (1, 9e999);
 
 CREATE TABLE IF NOT EXISTS marks (mark TEXT PRIMARY KEY, ends REAL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS marks_ends ON marks (ends) WHERE ends IS NOT NULL;
