@@ -26,7 +26,7 @@ test: $(READY)  ## the tests
 	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile
 
 soak: $(READY)  ## the long tests
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -n $(JOBS) --dist loadfile
 
 lint: $(READY)  ## ruff, lint and format
 	$(BIN)/ruff check

@@ -19,6 +19,7 @@ from typing import Final
 from opentelemetry.context import Context
 
 from tokenbudget_otel.budgets import Amount, BudgetExceeded, Call, Enforcer, Estimate, Hold
+from tokenbudget_otel.budgets.amounts import counted
 from tokenbudget_otel.budgets.ledger import LedgerConflict
 from tokenbudget_otel.budgets.remedies import UNCHANGED, Change
 from tokenbudget_otel.budgets.steps import Steps, run
@@ -206,10 +207,10 @@ class Meter:
 
     def _so_far(self, request: Request, usage: TokenUsage) -> Estimate:
         cost = self.price(request, Reading(usage)).cost
-        amount = Amount(cost.nano_usd, usage.total_tokens)
+        amount = counted(cost.nano_usd, usage.total_tokens)
         read = usage.input_tokens or 0
         assumed = self._assumed(request, usage, cost)
-        dearest = None if assumed is None else (Amount(assumed, usage.total_tokens),) * 2
+        dearest = None if assumed is None else (counted(assumed, usage.total_tokens),) * 2
         return Estimate(amount, amount, input_tokens=(read, read), assumed=dearest)
 
     def settle(self, ticket: Ticket, reading: Reading) -> Charge:
@@ -302,7 +303,7 @@ class Meter:
         try:
             if self.enforcer.applies(call):
                 tokens = charge.usage.total_tokens if charge.usage is not None else 0
-                amount = Amount(charge.cost.nano_usd, tokens, calls)
+                amount = counted(charge.cost.nano_usd, tokens, calls)
                 new = self.enforcer.charge(call, amount, id=request.id, usage=charge.usage)
         except LedgerConflict:
             new = False
@@ -376,19 +377,19 @@ class Meter:
         likely_in = min(size.input_tokens, bound_in)
         if request.free:
             return Estimate(
-                expected=Amount(0, likely_in + likely_out),
-                worst_case=Amount(0, bound_in + bound_out),
+                expected=counted(0, likely_in + likely_out),
+                worst_case=counted(0, bound_in + bound_out),
                 input_tokens=(likely_in, bound_in),
             )
         likely = (size.expected_extra or size.extra or TokenUsage()).replace(
             input_tokens=likely_in, output_tokens=likely_out
         )
         return Estimate(
-            expected=Amount(
+            expected=counted(
                 self.prices.cost(provider, model, likely, at=at, tier=request.tier, batch=request.batch).nano_usd,
                 likely_in + likely_out,
             ),
-            worst_case=Amount(
+            worst_case=counted(
                 self.prices.bound(
                     provider,
                     model,
@@ -413,7 +414,7 @@ class Meter:
         if not self.enforcer.charges_input:
             return None
         cost = self.prices.cost(request.provider, model, usage, at=request.at, tier=request.tier, batch=request.batch)
-        return Amount(cost.nano_usd, usage.total_tokens)
+        return counted(cost.nano_usd, usage.total_tokens)
 
     def _learn(self, provider: str, model: str, output_tokens: int) -> None:
         """Move the typical output of a model a little towards what it just wrote."""
@@ -479,7 +480,7 @@ def key_mark(api_key: str) -> str:
 
 
 def _amount(usage: TokenUsage, cost: Cost) -> Amount:
-    return Amount(cost.nano_usd, usage.total_tokens)
+    return counted(cost.nano_usd, usage.total_tokens)
 
 
 _meter: Meter | None = None

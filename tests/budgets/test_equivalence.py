@@ -45,7 +45,7 @@ def test_ledgers_answer_alike(history):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-@settings(PATIENT, max_examples=500)
+@settings(PATIENT, max_examples=150)
 @given(st.lists(st.tuples(anything, st.booleans()), min_size=20, max_size=80))
 def test_ledgers_answer_alike_for_long(history):
     side_by_side(history)

@@ -151,4 +151,4 @@ def test_after_any_outage_totals_are_the_truth(name):
 @pytest.mark.parametrize("name", LEDGERS)
 def test_after_any_outages_totals_are_the_truth(name):
     # Of at most eight seconds each: a ledger remembers for five minutes what it was told before.
-    run_state_machine_as_test(recovery_of(name), settings=settings(PATIENT, max_examples=300, stateful_step_count=36))
+    run_state_machine_as_test(recovery_of(name), settings=settings(PATIENT, max_examples=120, stateful_step_count=36))

@@ -264,6 +264,7 @@ def test_before_and_after_a_fork(file):
     assert isinstance(ledger.reserve("one too many", claims, 60), Refused)
 
 
+@pytest.mark.soak
 @needs_fork
 def test_forks_while_threads_count(file):
     ledger = SQLiteLedger(file, timeout=20)

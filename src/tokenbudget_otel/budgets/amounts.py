@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from opentelemetry.context import Context
 
@@ -32,6 +33,20 @@ class Amount:
         # A sum of integers is an integer, and one float in it makes it a float: one test for three numbers.
         if type((self.nano_usd or 0) + self.tokens + self.calls) is not int:
             raise TypeError(f"an amount is counted in whole numbers, not {self!r}")
+
+
+COUNTED: Final = 2**53 - 1
+"""The largest number that every ledger counts exactly: nine million dollars, in nano-USD."""
+
+
+def counted(nano_usd: int | None, tokens: int, calls: int = 1) -> Amount:
+    """An amount that every ledger can count. No call comes to more than :data:`COUNTED`: a request for so many tokens,
+    or an answer that claims them, is wrong, and no limit has room for it.
+
+    >>> counted(3_500_000, 10**30)
+    Amount(nano_usd=3500000, tokens=9007199254740991, calls=1)
+    """
+    return Amount(nano_usd if nano_usd is None else min(nano_usd, COUNTED), min(tokens, COUNTED), min(calls, COUNTED))
 
 
 @dataclass(frozen=True, slots=True)

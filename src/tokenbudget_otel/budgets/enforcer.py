@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
+from tokenbudget_otel.budgets.amounts import COUNTED, Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget, checked_choice
 from tokenbudget_otel.budgets.errors import refusal
 from tokenbudget_otel.budgets.ledger import (
@@ -850,7 +850,7 @@ def tokens_of_type(usage: TokenUsage, token_type: str) -> int:
     4
     """
     count: int | None = getattr(usage, f"{token_type}_tokens")
-    return count or 0
+    return min(count or 0, COUNTED)
 
 
 def _check_limits(rule: Rule, ledger: Ledger) -> None:

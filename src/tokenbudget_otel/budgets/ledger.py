@@ -293,7 +293,11 @@ class Ledger(Protocol):
         ...
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Drop keys that nobody will use again; those with open holds as soon as the last one ends."""
+        """Drop keys that nobody will use again; those with open holds as soon as the last one ends.
+
+        Used again all the same, a key begins at zero: what a hold that had run out is corrected by later would then
+        be taken from what it did not add.
+        """
         ...
 
     def first(self, mark: str, ends: float | None = None) -> bool:

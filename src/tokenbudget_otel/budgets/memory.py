@@ -72,12 +72,6 @@ class _Counter:
 _UNUSED: Final = _Counter()
 
 
-_Booked = tuple[_Counter | None, tuple[int, int, int]]
-"""What has been added to what is spent, and where."""
-
-_NOT_YET: Final[_Booked] = (None, (0, 0, 0))
-
-
 class _Lease:
     """A hold, and what became of it. ``booked`` is what each claim has added to what is spent."""
 
@@ -109,7 +103,7 @@ class _Lease:
         self.owner = ""
         self.actual: Amount | None = None
         self.apart: Mapping[str, Amount] = {}
-        self.booked: Sequence[_Booked] = ()
+        self.booked: Sequence[tuple[int, int, int]] = ()
         self.steps: dict[str, dict[str, tuple[int, int, int]]] | None = None
 
 
@@ -452,7 +446,7 @@ class MemoryLedger:
             counter.spent_nano_usd += amount[0]
             counter.spent_tokens += amount[1]
             counter.spent_calls += amount[2]
-            booked.append((counter, amount))
+            booked.append(amount)
             counter.holds -= 1
             if counter.doomed and not counter.holds:
                 del counters[claim[0]]
@@ -460,17 +454,18 @@ class MemoryLedger:
 
     def _book(self, lease: _Lease, state: _State, actual: Amount, now: float) -> None:
         """Make what a hold that is not open has added to what is spent equal to ``actual``."""
+        before = lease.booked or ((0, 0, 0),) * len(lease.claims)
         booked = []
-        for claim, (before, was) in zip(lease.claims, lease.booked or [_NOT_YET] * len(lease.claims), strict=True):
+        for claim, was in zip(lease.claims, before, strict=True):
             amount = _amount(claim, actual, lease.apart)
-            counter = self._counter(claim.key, claim.ends)
-            if before is not counter:
+            if lease.booked and claim.key not in self._counters:
                 # The key was dropped since, and with it what this hold had added: nothing to take back from.
                 was = (0, 0, 0)
+            counter = self._counter(claim.key, claim.ends)
             counter.spent_nano_usd += amount[0] - was[0]
             counter.spent_tokens += amount[1] - was[1]
             counter.spent_calls += amount[2] - was[2]
-            booked.append((counter, amount))
+            booked.append(amount)
         self._remember_end(lease, state, actual, booked, now)
 
     def _record(
@@ -496,7 +491,7 @@ class MemoryLedger:
             return "replayed"
 
     def _remember_end(
-        self, lease: _Lease, state: _State, actual: Amount | None, booked: Sequence[_Booked], now: float
+        self, lease: _Lease, state: _State, actual: Amount | None, booked: Sequence[tuple[int, int, int]], now: float
     ) -> None:
         lease.state = state
         lease.actual = actual
