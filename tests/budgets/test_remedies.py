@@ -14,6 +14,7 @@ from tokenbudget_otel.budgets import Amount, Budget, BudgetExceeded, Call, Enfor
 from tokenbudget_otel.budgets import steps as steps_module
 from tokenbudget_otel.budgets.remedies import Change
 from tokenbudget_otel.budgets.steps import Pause, run, run_async
+from tokenbudget_otel.usage import TokenUsage
 
 from .budget_ledgers import Clock
 
@@ -377,8 +378,6 @@ class TestCountedApart:
         [("all", 150), ("input", 100), ("output", 50), ("reasoning", 30), ("cache_read", 60), ("cache_write", 0)],
     )
     def test_tokens_of_one_type(self, token_type, counted, clock):
-        from tokenbudget_otel.usage import TokenUsage
-
         enforcer = Enforcer([Budget(limit_tokens=1_000, token_type=token_type, name="t"), budgets(USD)], clock=clock)
         amount = Amount(5, 800)
         hold = enforcer.admit(Call("openai", "big"), Estimate(amount, amount, input_tokens=(600, 600)))
@@ -412,3 +411,15 @@ class TestCountedApart:
         unknown = Amount(None, 10)
         with pytest.raises(BudgetExceeded, match="the price of this model is not known"):
             enforcer.admit(Call("nobody", "new"), Estimate(unknown, unknown))
+
+    def test_a_price_that_turns_out_to_be_unknown(self, clock):
+        """What was reserved counts as spent, also where tokens of one type are counted."""
+        enforcer = Enforcer(
+            [Budget(limit_usd=1, limit_tokens=1_000, token_type="output", name="t"), budgets(USD, name="all")],
+            clock=clock,
+        )
+        amount = Amount(60, 800)
+        hold = enforcer.admit(Call("openai", "big"), Estimate(amount, amount, input_tokens=(600, 600)))
+        enforcer.settle(hold, Amount(None, 150), TokenUsage(input_tokens=100, output_tokens=50))
+        assert [row.spent_usd * USD for row in enforcer.status()] == [60, 60]
+        assert enforcer.status()[0].spent_tokens == 50

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget
-from tokenbudget_otel.budgets.enforcer import Enforcer, Hold
+from tokenbudget_otel.budgets.enforcer import Enforcer
 from tokenbudget_otel.budgets.errors import BudgetExceeded, BudgetUnreachable, TokenLimitReached, UnpricedModel
+from tokenbudget_otel.budgets.hold import Hold
 from tokenbudget_otel.budgets.ledger import (
     AsyncLedger,
     Balance,

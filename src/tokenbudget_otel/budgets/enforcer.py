@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import threading
 import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from tokenbudget_otel.budgets.amounts import COUNTED, Amount, Call, Estimate
+from tokenbudget_otel.budgets.amounts import Amount, Call, Estimate
 from tokenbudget_otel.budgets.declared import Budget, checked_choice
 from tokenbudget_otel.budgets.errors import refusal
+from tokenbudget_otel.budgets.hold import Hold, apart_of, new_id, owner, with_more
 from tokenbudget_otel.budgets.ledger import (
-    DIMENSIONS,
     Balance,
     Claim,
-    Dimension,
     Gone,
     Granted,
     Ledger,
     LedgerUnavailable,
-    Limits,
     Refused,
     Shortage,
 )
 from tokenbudget_otel.budgets.memory import MemoryLedger
-from tokenbudget_otel.budgets.remedies import UNCHANGED, Change, Remedies, Revision, Source, seconds_to_room
-from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
+from tokenbudget_otel.budgets.overrides import check_limit, check_limits, limits_of, rules_for
+from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Source, seconds_to_room
+from tokenbudget_otel.budgets.rules import Rule, scope_of
 from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.steps import Ask, Direct, Steps, Way, run, run_async
+from tokenbudget_otel.budgets.verdicts import paired, shortfall_of, unreachable, worst
 from tokenbudget_otel.forks import renew_after_fork
-from tokenbudget_otel.money import NANO_PER_USD
 from tokenbudget_otel.usage import TokenUsage
 
 if TYPE_CHECKING:
@@ -53,65 +51,6 @@ _MAX_TOLD: Final = 10_000
 
 LEASE_S: Final = 60.0
 """Seconds that a hold in a shared ledger lives without a sign of life from its process."""
-
-
-class Hold:
-    """A call that was admitted, and what is reserved for it. To be settled or released, once.
-
-    Attributes:
-        warnings: the budgets that had no room for the call and let it through all the same.
-        change: what became of the request so that it fits.
-        cut: whether one of the budgets has a stream stopped that outgrows it.
-    """
-
-    __slots__ = ("_once", "_runs", "_sources", "call", "change", "claims", "cut", "estimate", "id", "steps", "unpriced",
-                 "warnings")  # fmt: skip
-
-    def __init__(
-        self,
-        hold_id: str,
-        call: Call,
-        claims: tuple[Claim, ...],
-        sources: tuple[Source, ...],
-        estimate: Estimate,
-        change: Change = UNCHANGED,
-        runs: int = 0,
-    ) -> None:
-        self.id = hold_id
-        self.call = call
-        self.claims = claims
-        self.estimate = estimate
-        self.unpriced = estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None
-        self.warnings: tuple[Shortfall, ...] = ()
-        self.change = change
-        self.cut = any(source.cut_streams for source in sources)
-        self.steps = 0
-        self._sources = sources
-        self._runs = runs
-        self._once = [None]
-
-    def parts(self) -> Iterable[tuple[Source, Claim]]:
-        """What is reserved, and for which budget; each key once."""
-        last = ""
-        for source, claim in zip(self._sources, self.claims, strict=True):
-            if claim.key != last:  # a budget that degrades early claims its key twice in a row
-                last = claim.key
-                yield source, claim
-
-    def runs(self) -> Iterable[tuple[budget, Claim]]:
-        """The ``budget()`` scopes that count this call, which are the first, with what each reserves."""
-        return zip(self._sources[: self._runs], self.claims, strict=False)  # type: ignore[arg-type]
-
-    def end(self) -> bool:
-        """Whether it had not ended yet. It has now."""
-        try:
-            self._once.pop()
-        except IndexError:
-            return False
-        return True
-
-    def __repr__(self) -> str:
-        return f"<Hold {self.id} on {', '.join(claim.key for claim in self.claims)}>"
 
 
 class Enforcer:
@@ -205,7 +144,7 @@ class Enforcer:
             ValueError: for limits larger than it can count. The ledger is not changed then.
         """
         for rule in self._rules:
-            _check_limits(rule, ledger)
+            check_limits(rule, ledger)
         before = self._way
         self._journal = journal
         self._alerts = None  # it asks the ledger
@@ -278,7 +217,7 @@ class Enforcer:
                         "or remove() the one that it replaces"
                     )
                 rule = rules[each.name] = Rule(each)
-                _check_limits(rule, self._ledger)
+                check_limits(rule, self._ledger)
                 new.append(rule)
             self._rules = tuple(rules.values())
             self._note_rules()
@@ -328,12 +267,10 @@ class Enforcer:
         >>> enforcer.set_limit("acme", 50, window="day")
         ['usd/day per tenant']
         """
-        from tokenbudget_otel.budgets.overrides import limits_of, rules_for
-
         limits = limits_of(limit_usd, limit_tokens, limit_calls)
         found = rules_for(self._rules, scope, window, budget)
         if limits is not None:
-            _check_limit("limit", limits, self._ledger)
+            check_limit("limit", limits, self._ledger)
         for rule, values in found:
             self._way.ask("set_limits", rule.policy(values), limits)
         return [rule.name for rule, _ in found]
@@ -407,7 +344,7 @@ class Enforcer:
         remedies: Remedies | None = None
         for attempt in itertools.count(1):
             # Never one name twice: that of a hold that was refused may have been remembered on the way.
-            hold_id = f"{call_id}-{attempt}" if call_id else _new_id()
+            hold_id = f"{call_id}-{attempt}" if call_id else new_id()
             sources, claims = self._plan(call, estimate, now, rules, runs, remedies.eased if remedies else ())
             if not claims:
                 return None
@@ -415,19 +352,18 @@ class Enforcer:
             blind = (yield from self._refuse_unpriced(hold, now)) if hold.unpriced else ()
             try:
                 answer = yield Ask(
-                    "reserve", (hold_id, claims, self._ttl, self._charge_on_expiry(estimate), _owner(call))
+                    "reserve", (hold_id, claims, self._ttl, self._charge_on_expiry(estimate), owner(call))
                 )
             except LedgerUnavailable as error:
-                raise refusal(self._unreachable(hold, error)) from error
+                raise refusal(unreachable(hold, error)) from error
             if not isinstance(answer, Refused):
                 break
-            found = _pairs(hold, answer.shortages)
+            found = paired(hold, answer.shortages)
             if remedies is None:
                 remedies = Remedies(call, estimate, revision)
             again, waited = yield from remedies.after(found, now)
             if not again:
-                worst = yield from self._worst(hold, found, now)
-                raise refusal(worst)
+                raise refusal((yield from worst(hold, found, now)))
             call, estimate = remedies.call, remedies.estimate
             now = self._clock() if waited else now
         self._way.opened(hold_id, claims)
@@ -457,14 +393,15 @@ class Enforcer:
         """
         if hold is None or not hold.end():
             return
-        apart = _apart(hold.parts(), actual, usage, assumed) if self._counts_apart else None
+        known = actual
         if actual.nano_usd is None and hold.unpriced:
             # Never priced: nothing was reserved that could stand in for it.
-            actual = Amount(0, actual.tokens, actual.calls)
+            known = Amount(0, actual.tokens, actual.calls)
+        apart = apart_of(hold.parts(), known, usage, assumed) if self._counts_apart else None
         self._way.closed(hold.id)
-        self._way.tell("settle", hold.id, actual, hold.claims, apart)
+        self._way.tell("settle", hold.id, known, hold.claims, apart)
         for each, claim in hold.runs():
-            each.settled(claim, actual)
+            each.settled(claim, known)
             if usage is not None:
                 each.add_usage(usage)
         if self._watched:
@@ -523,15 +460,14 @@ class Enforcer:
         if isinstance(answer, Refused):
             now = self._clock() if now is None else now
             asked = Hold(hold.id, hold.call, tuple(claims), tuple(sources), so_far)
-            worst = yield from self._worst(asked, _pairs(asked, answer.shortages), now, partial=True)
-            raise refusal(worst)
+            raise refusal((yield from worst(asked, paired(asked, answer.shortages), now, partial=True)))
         if isinstance(answer, Gone):
             return  # it ran out, and is booked in full when it ends
         added = {claim.key: claim for claim in claims}
         for each, claim in hold.runs():
             if claim.key in added:
                 each.reserved(added[claim.key])
-        hold.claims = tuple([_sum(claim, added.get(claim.key)) for claim in hold.claims])
+        hold.claims = tuple([with_more(claim, added.get(claim.key)) for claim in hold.claims])
 
     def charge(
         self,
@@ -557,7 +493,7 @@ class Enforcer:
             return True
         sources, claims, known, apart = entry
         try:
-            new: bool = self._way.ask("charge", id or _new_id(), known, claims, apart) == "done"
+            new: bool = self._way.ask("charge", id or new_id(), known, claims, apart) == "done"
         except LedgerUnavailable:
             new = True
         if new:
@@ -582,7 +518,7 @@ class Enforcer:
             if outcome == "done":
                 self._charged(sources, claims, known, usage)
 
-        self._way.tell("charge", id or _new_id(), known, claims, apart, then=counted)
+        self._way.tell("charge", id or new_id(), known, claims, apart, then=counted)
 
     def _entry(
         self, call: Call, actual: Amount, usage: TokenUsage | None, assumed: int | None
@@ -595,7 +531,7 @@ class Enforcer:
         sources, claims = self._plan(call, Estimate(known, known), self._clock(), rules, runs, _ALL)
         if not claims:
             return None
-        apart = _apart(zip(sources, claims, strict=True), actual, usage, assumed) if self._counts_apart else None
+        apart = apart_of(zip(sources, claims, strict=True), known, usage, assumed) if self._counts_apart else None
         return sources, claims, known, apart
 
     def _charged(
@@ -663,7 +599,7 @@ class Enforcer:
                     balance = yield Ask("balance", (claim.key,))
                 except LedgerUnavailable:
                     balance = Balance(claim.key)
-                shortfall = self._shortfall(hold.call, source, Shortage(claim, balance), "usd", None, unpriced=True)
+                shortfall = shortfall_of(hold.call, source, Shortage(claim, balance), "usd", None, unpriced=True)
                 if shortfall.refuses:
                     raise refusal(shortfall)
                 blind.append(shortfall)
@@ -674,83 +610,17 @@ class Enforcer:
             return None
         return _NOTHING if self._on_expiry == "release" else estimate.input
 
-    def _worst(
-        self, hold: Hold, found: list[tuple[Source, Shortage]], now: float, partial: bool = False
-    ) -> Steps[Shortfall]:
-        """The shortage that lasts longest: until it ends, no retry can succeed."""
-        shortfalls = []
-        for source, each in found:
-            if each.claim.hard and each.claim.per_mille == 1000:
-                try:
-                    wait = yield from seconds_to_room(source, each, now)
-                except LedgerUnavailable:
-                    wait = None
-                shortfalls.append(self._shortfall(hold.call, source, each, each.dimensions[0], wait, partial=partial))
-        return max(
-            shortfalls, key=lambda shortfall: math.inf if shortfall.retry_after is None else shortfall.retry_after
-        )
-
-    def _unreachable(self, hold: Hold, error: LedgerUnavailable) -> Shortfall:
-        """The first of the budgets that are not to be guessed at."""
-        source, claim = next(
-            ((source, claim) for source, claim in hold.parts() if claim.hard and claim.fallback is None),
-            (hold._sources[0], hold.claims[0]),
-        )
-        dimension = next((unit for unit, limit in zip(DIMENSIONS, source.limits, strict=True) if limit is not None))
-        return self._shortfall(
-            hold.call, source, Shortage(claim, Balance(claim.key)), dimension, None, unreachable=str(error)
-        )
-
-    def _shortfall(
-        self,
-        call: Call,
-        source: Source,
-        shortage: Shortage,
-        dimension: Dimension,
-        wait: float | None,
-        *,
-        unpriced: bool = False,
-        partial: bool = False,
-        unreachable: str = "",
-    ) -> Shortfall:
-        from tokenbudget_otel.budgets.shortfall import Shortfall
-
-        claim, balance = shortage
-        needed = Amount(None if unpriced else claim.nano_usd, claim.tokens, claim.calls)
-        values: dict[str, Any] = dict(standing(claim[4:7], balance, needed))
-        if unreachable:
-            values = {name: value for name, value in values.items() if name.startswith(("limit", "needed"))}
-        if isinstance(source, Rule):
-            values["scope"] = scope_of(claim.key)
-            values["window"] = source.window_id(claim.key)
-            values["resets_at"] = source.resets_at(claim.ends)
-            values["retry_after"] = wait
-        else:
-            values["window"] = "run"
-        return Shortfall(
-            budget=source.name,
-            dimension=dimension,
-            action=source.action,
-            dry_run=source.dry_run,
-            partial=partial,
-            unreachable=unreachable,
-            provider=call.provider,
-            model=call.model,
-            tags=dict(call.tags),
-            **values,
-        )
-
     def _warn(self, hold: Hold, blind: Iterable[Shortfall], answer: Granted, now: float) -> Steps[None]:
         """Report budgets that let calls through: on the hold each time, by log and callback once per scope and
         window."""
         shortfalls = list(blind)
-        for source, each in _pairs(hold, answer.over):
+        for source, each in paired(hold, answer.over):
             if each.claim.per_mille == 1000:
                 try:
                     wait = yield from seconds_to_room(source, each, now)
                 except LedgerUnavailable:
                     wait = None
-                shortfalls.append(self._shortfall(hold.call, source, each, each.dimensions[0], wait))
+                shortfalls.append(shortfall_of(hold.call, source, each, each.dimensions[0], wait))
         hold.warnings = tuple(shortfalls)
         callbacks = {source.name: source.budget.on_warn for source, _ in hold.parts() if isinstance(source, Rule)}
         for shortfall in shortfalls:
@@ -811,92 +681,3 @@ class Enforcer:
 _NOTHING: Final = Amount(0, 0, 0)
 _ALL: Final[tuple[str, ...]] = ("",)
 """For claims that nothing is asked with: no budget degrades."""
-
-
-def _pairs(hold: Hold, shortages: tuple[Shortage, ...]) -> list[tuple[Source, Shortage]]:
-    sources = {claim.key: source for source, claim in zip(hold._sources, hold.claims, strict=True)}
-    return [(sources[each.claim.key], each) for each in shortages]
-
-
-def _sum(claim: Claim, more: Claim | None) -> Claim:
-    if more is None:
-        return claim
-    return claim._replace(
-        nano_usd=claim.nano_usd + more.nano_usd, tokens=claim.tokens + more.tokens, calls=claim.calls + more.calls
-    )
-
-
-def _apart(
-    parts: Iterable[tuple[Source, Claim]], actual: Amount, usage: TokenUsage | None, assumed: int | None
-) -> dict[str, Amount] | None:
-    """What the budgets record that count otherwise than the rest: tokens of one type, or an assumed price."""
-    apart: dict[str, Amount] = {}
-    for source, claim in parts:
-        if not isinstance(source, Rule) or not source.counts_apart:
-            continue
-        nano_usd, tokens = actual.nano_usd, actual.tokens
-        if source.token_type != "all" and usage is not None:
-            tokens = tokens_of_type(usage, source.token_type)
-        if nano_usd is None:
-            nano_usd = assumed if source.assumes_price else 0
-        apart[claim.key] = Amount(nano_usd, tokens, actual.calls)
-    return apart or None
-
-
-def tokens_of_type(usage: TokenUsage, token_type: str) -> int:
-    """How many tokens of a type a call used; 0 where that is not told.
-
-    >>> tokens_of_type(TokenUsage(input_tokens=9, cache_read_tokens=4), "cache_read")
-    4
-    """
-    count: int | None = getattr(usage, f"{token_type}_tokens")
-    return min(count or 0, COUNTED)
-
-
-def _check_limits(rule: Rule, ledger: Ledger) -> None:
-    _check_limit(f"budget {rule.name!r}", Limits(*rule.limits), ledger)
-
-
-def _check_limit(what: str, limits: Limits, ledger: Ledger) -> None:
-    """Raise for a limit that is beyond what a ledger counts exactly."""
-    for unit, limit in zip(("nano-USD", "tokens", "calls"), limits, strict=True):
-        if limit is not None and limit > ledger.largest:
-            shown, most = (
-                f"${each // NANO_PER_USD:,}" if unit == "nano-USD" else f"{each:,} {unit}"
-                for each in (limit, ledger.largest)
-            )
-            raise ValueError(
-                f"{what}: a limit of {shown} is beyond what {type(ledger).__name__} counts exactly, which is up to "
-                f"{most}: lower the limit, or leave it out where there is to be none"
-            )
-
-
-# Ids of holds: unique among processes, also of one that was forked, and cheap.
-_numbers: Final = itertools.count(1)
-_process = ""
-_place = ""
-
-
-def _name_process() -> None:
-    global _process, _place
-    _process = os.urandom(8).hex()
-    _place = ""
-
-
-def _owner(call: Call) -> str:
-    """Who holds a reservation, for people."""
-    global _place
-    if not _place:
-        import socket
-
-        _place = f"{socket.gethostname()}:{os.getpid()}"
-    return f"{_place} {call.provider} {call.model}"
-
-
-_name_process()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_name_process)
-
-
-def _new_id() -> str:
-    return f"{_process}-{next(_numbers)}"

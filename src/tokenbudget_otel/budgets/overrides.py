@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tokenbudget_otel.budgets.declared import Usd, checked_count, checked_usd
-from tokenbudget_otel.budgets.ledger import Limits
+from tokenbudget_otel.budgets.ledger import Ledger, Limits
 from tokenbudget_otel.budgets.rolling import rolling
 from tokenbudget_otel.budgets.rules import Rule
-from tokenbudget_otel.money import to_nano
+from tokenbudget_otel.money import NANO_PER_USD, to_nano
 
 
 def limits_of(limit_usd: Usd | None, limit_tokens: int | None, limit_calls: int | None) -> Limits | None:
@@ -60,3 +60,22 @@ def rules_for(
         known = ", ".join(f"{rule.name!r} (per {'+'.join(rule.per) or 'nothing'})" for rule in rules) or "none"
         raise ValueError(f"no budget{also} counts {wanted} apart; declared: {known}")
     return found
+
+
+def check_limits(rule: Rule, ledger: Ledger) -> None:
+    """Raise for a budget with a limit that is beyond what a ledger counts exactly."""
+    check_limit(f"budget {rule.name!r}", Limits(*rule.limits), ledger)
+
+
+def check_limit(what: str, limits: Limits, ledger: Ledger) -> None:
+    """Raise for a limit that is beyond what a ledger counts exactly."""
+    for unit, limit in zip(("nano-USD", "tokens", "calls"), limits, strict=True):
+        if limit is not None and limit > ledger.largest:
+            shown, most = (
+                f"${each // NANO_PER_USD:,}" if unit == "nano-USD" else f"{each:,} {unit}"
+                for each in (limit, ledger.largest)
+            )
+            raise ValueError(
+                f"{what}: a limit of {shown} is beyond what {type(ledger).__name__} counts exactly, which is up to "
+                f"{most}: lower the limit, or leave it out where there is to be none"
+            )

@@ -1,0 +1,85 @@
+"""What is told of budgets that have no room for a call, or cannot say whether they have."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tokenbudget_otel.budgets.amounts import Amount, Call
+from tokenbudget_otel.budgets.hold import Hold
+from tokenbudget_otel.budgets.ledger import DIMENSIONS, Balance, Dimension, LedgerUnavailable, Shortage
+from tokenbudget_otel.budgets.remedies import Source, seconds_to_room
+from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
+from tokenbudget_otel.budgets.steps import Steps
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.budgets.shortfall import Shortfall
+
+
+def paired(hold: Hold, shortages: tuple[Shortage, ...]) -> list[tuple[Source, Shortage]]:
+    """Each shortage with the budget that it is of."""
+    sources = {claim.key: source for source, claim in zip(hold._sources, hold.claims, strict=True)}
+    return [(sources[each.claim.key], each) for each in shortages]
+
+
+def worst(hold: Hold, found: list[tuple[Source, Shortage]], now: float, partial: bool = False) -> Steps[Shortfall]:
+    """The shortage that lasts longest: until it ends, no retry can succeed."""
+    shortfalls = []
+    for source, each in found:
+        if each.claim.hard and each.claim.per_mille == 1000:
+            try:
+                wait = yield from seconds_to_room(source, each, now)
+            except LedgerUnavailable:
+                wait = None
+            shortfalls.append(shortfall_of(hold.call, source, each, each.dimensions[0], wait, partial=partial))
+    return max(shortfalls, key=lambda shortfall: math.inf if shortfall.retry_after is None else shortfall.retry_after)
+
+
+def unreachable(hold: Hold, error: LedgerUnavailable) -> Shortfall:
+    """The first of the budgets that are not to be guessed at."""
+    source, claim = next(
+        ((source, claim) for source, claim in hold.parts() if claim.hard and claim.fallback is None),
+        (hold._sources[0], hold.claims[0]),
+    )
+    dimension = next((unit for unit, limit in zip(DIMENSIONS, source.limits, strict=True) if limit is not None))
+    return shortfall_of(hold.call, source, Shortage(claim, Balance(claim.key)), dimension, None, unreachable=str(error))
+
+
+def shortfall_of(
+    call: Call,
+    source: Source,
+    shortage: Shortage,
+    dimension: Dimension,
+    wait: float | None,
+    *,
+    unpriced: bool = False,
+    partial: bool = False,
+    unreachable: str = "",
+) -> Shortfall:
+    """What a budget without room says of a call; ``wait`` is how many seconds from now there will be some."""
+    from tokenbudget_otel.budgets.shortfall import Shortfall
+
+    claim, balance = shortage
+    needed = Amount(None if unpriced else claim.nano_usd, claim.tokens, claim.calls)
+    values: dict[str, Any] = dict(standing(claim[4:7], balance, needed))
+    if unreachable:
+        values = {name: value for name, value in values.items() if name.startswith(("limit", "needed"))}
+    if isinstance(source, Rule):
+        values["scope"] = scope_of(claim.key)
+        values["window"] = source.window_id(claim.key)
+        values["resets_at"] = source.resets_at(claim.ends)
+        values["retry_after"] = wait
+    else:
+        values["window"] = "run"
+    return Shortfall(
+        budget=source.name,
+        dimension=dimension,
+        action=source.action,
+        dry_run=source.dry_run,
+        partial=partial,
+        unreachable=unreachable,
+        provider=call.provider,
+        model=call.model,
+        tags=dict(call.tags),
+        **values,
+    )
