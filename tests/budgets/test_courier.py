@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerConflict, LedgerUnavailable, Refused
+from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerConflict, LedgerUnavailable, Limits, Refused
 from tokenbudget_otel.budgets.breaker import Breaker
 from tokenbudget_otel.budgets.courier import Courier
 
@@ -252,6 +252,15 @@ class TestWhileTheStoreIsAway:
         courier.tell("declare", "b", "new")
         assert courier.flush()
         assert store.memory.declared() == {"b": "new", "c": "kept"}
+
+    def test_limits_are_set_when_the_store_is_back(self, courier, store, clock):
+        courier.tell("set_limits", "p", Limits(5))
+        courier.tell("set_limits", "q", Limits(6))
+        store.failure = ""
+        clock.on(2)
+        courier.tell("set_limits", "p", None)
+        assert courier.flush()
+        assert store.memory.limits() == {"q": Limits(6)}
 
 
 class TestBreaker:

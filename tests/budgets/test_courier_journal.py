@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerUnavailable, MemoryLedger
+from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerUnavailable, Limits, MemoryLedger
 from tokenbudget_otel.budgets.courier import Courier
 from tokenbudget_otel.budgets.outbox import OPERATIONS as KINDS
 from tokenbudget_otel.budgets.outbox import Outbox, _read
@@ -37,6 +37,8 @@ OPERATIONS = [
     ("adjust", ("a", Amount(-3, 0, 0), CLAIMS, "invoice\nof “May”")),
     ("forget", (["k", "l"],)),
     ("declare", ("budget", "{}")),
+    ("set_limits", ("budget|tenant=acme", Limits(5, None, 3))),
+    ("set_limits", ("budget", None)),
 ]
 
 

@@ -171,7 +171,8 @@ class Courier:
         """Have something booked. On an event loop it is handed to a thread, elsewhere it is done at once.
 
         Args:
-            operation, arguments: ``settle``, ``release``, ``charge``, ``adjust``, ``forget`` or ``declare``.
+            operation, arguments: ``settle``, ``release``, ``charge``, ``adjust``, ``forget``, ``declare`` or
+                ``set_limits``.
             then: is given the answer. Where the store is away that is ``"done"``: it will be. It must not wait.
         """
         told = _Told(operation, arguments, then)

@@ -25,6 +25,12 @@ logger: Final = logging.getLogger("tokenbudget_otel.budgets")
 
 Steps = Generator[tuple[str | Callable[..., Any], tuple[Any, ...]], Any, Any]
 
+_LAST_COUNTS: Final = ("declare", "set_limits")
+"""Operations that replace what was told before, and so are told in their order."""
+
+_SAY_NOTHING: Final = (*_LAST_COUNTS, "forget")
+"""Operations whose answer is ``None``."""
+
 _NO_LIMIT: Final = (None, None, None)
 
 
@@ -173,7 +179,7 @@ class Failover:
 
     def _deliver(self, operation: str, arguments: tuple[Any, ...]) -> Steps:
         """Tell the store, now or later."""
-        in_order = operation != "declare" or not len(self._outbox)  # of descriptions the last one counts
+        in_order = operation not in _LAST_COUNTS or not len(self._outbox)
         if in_order and (self._breaker.closed or self._breaker.allows()):
             try:
                 answer = yield operation, arguments
@@ -185,7 +191,7 @@ class Failover:
                     self._outbox.clear(arguments[0])
                 return answer
         yield self.later, (operation, arguments)
-        return None if operation in ("forget", "declare") else "done"
+        return None if operation in _SAY_NOTHING else "done"
 
     def later(self, operation: str, arguments: tuple[Any, ...]) -> None:
         """Keep an operation until the store answers."""

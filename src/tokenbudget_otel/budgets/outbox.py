@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tokenbudget_otel.budgets.amounts import Amount
-from tokenbudget_otel.budgets.ledger import Claim
+from tokenbudget_otel.budgets.ledger import Claim, Limits
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -306,11 +306,20 @@ def _read_apart(value: Any) -> dict[str, Amount] | None:
     return None if value is None else {key: Amount(*amount) for key, amount in value.items()}
 
 
+def _write_limits(limits: Limits | None) -> list[int | None] | None:
+    return None if limits is None else list(limits)
+
+
+def _read_limits(value: Any) -> Limits | None:
+    return None if value is None else Limits(*value)
+
+
 _TEXT: Final = _Kind(str, str)
 _TEXTS: Final = _Kind(list, tuple)
 _AMOUNT: Final = _Kind(_write_amount, _read_amount)
 _CLAIMS: Final = _Kind(_write_claims, _read_claims)
 _APART: Final = _Kind(_write_apart, _read_apart)
+_LIMITS: Final = _Kind(_write_limits, _read_limits)
 
 OPERATIONS: Final[Mapping[str, tuple[_Kind, ...]]] = {
     "settle": (_TEXT, _AMOUNT, _CLAIMS, _APART),
@@ -319,6 +328,7 @@ OPERATIONS: Final[Mapping[str, tuple[_Kind, ...]]] = {
     "adjust": (_TEXT, _AMOUNT, _CLAIMS, _TEXT),
     "forget": (_TEXTS,),
     "declare": (_TEXT, _TEXT),
+    "set_limits": (_TEXT, _LIMITS),
     "note": (_TEXT, _CLAIMS, _AMOUNT),
 }
 """What can be kept, and of what kind its arguments are. A note is none of the ledger's operations."""
