@@ -352,3 +352,21 @@ def test_worst_case_covers_the_searches_that_are_allowed(sim: Simulator, meter: 
     tool = {"type": "web_search_20250305", "name": "web_search"}
     few, many = (worst_case_of(ANTHROPIC, sim, max_tokens=10, tools=[{**tool, "max_uses": uses}]) for uses in (1, 101))
     assert many - few >= to_nano(1), "a hundred searches more, at ten dollars for a thousand"
+
+
+def test_an_unpriced_model_may_be_counted_at_the_dearest_price(
+    sdk: Sdk, sim: Simulator, meter: Meter, instrumented: Any
+) -> None:
+    """What it costs is not known, and stays so on the span: only the budget assumes the worst."""
+    meter.enforcer.add(tb.Budget(limit_usd=5, unpriced="assume"))
+    provider = "anthropic" if sdk is ANTHROPIC else "openai"
+    dearest = meter.prices.dearest(provider)
+    assert dearest is not None
+    sim.default = Behaviour(text="Hi.", input_tokens=1_000, output_tokens=100)
+    sdk.call(sdk.client(sim), model="no-such-model")
+    usage = meter.totals.get().usage
+    assert meter.totals.get().nano_usd == 0 and meter.totals.get().unpriced_calls == 1
+    row = budget_of(meter)
+    assert to_nano(row.spent_usd) == meter.prices.cost(provider, dearest, usage).nano_usd > 0
+    assert row.reserved_usd == 0
+    assert semconv.USAGE_COST not in instrumented.span().attributes
