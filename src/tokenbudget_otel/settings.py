@@ -54,7 +54,7 @@ class _Applied:
             use_ledger(enforcer, config.ledger)
         enforcer.replace(*config.budgets)
         self._set_limits({}, config.limits)
-        self._watch = ConfigWatch(config)
+        self._watch = ConfigWatch(config, every=0)  # a few microseconds, so that it holds from the next call on
         if config.path is not None:
             enforcer.refresh = self
 

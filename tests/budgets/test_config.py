@@ -380,6 +380,22 @@ class TestWatch:
                 monkeypatch.delenv(name)
         return written(tmp_path, "[[budgets]]\nlimit_usd = 1")
 
+    @pytest.fixture(autouse=True)
+    def _whole_at_once(self, monkeypatch):
+        monkeypatch.setattr("tokenbudget_otel.budgets.config_watch.SETTLED_S", 0)
+
+    def test_a_file_that_is_being_written_is_left_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("tokenbudget_otel.budgets.config_watch.SETTLED_S", 5)
+        path = tmp_path / "tokenbudget.toml"
+        path.write_text("[[budgets]]\nlimit_usd = 1\n")
+        watch = ConfigWatch(load(path), every=0)
+        path.write_text("")  # emptied before it is written
+        assert watch.changed() is None
+        path.write_text("[[budgets]]\nlimit_usd = 2\n")
+        past = path.stat().st_mtime - 10
+        os.utime(path, (past, past))
+        assert watch.changed().budgets[0].limit_usd == 2
+
     def test_a_change_is_told_once(self, path, clock):
         watch = ConfigWatch(load(path), every=5, clock=clock)
         clock.on(6)

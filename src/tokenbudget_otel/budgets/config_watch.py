@@ -15,6 +15,9 @@ from tokenbudget_otel.forks import renew_after_fork
 
 logger: Final = logging.getLogger("tokenbudget_otel.budgets")
 
+SETTLED_S: Final = 0.05
+"""Seconds after which a file that was written is taken to be whole."""
+
 _Stamp = tuple[int, int, int] | None
 
 
@@ -51,7 +54,7 @@ class ConfigWatch:
         try:
             self._next = self._clock() + self._every
             stamp = _stamp(self._path)
-            if stamp == self._stamp:
+            if stamp == self._stamp or _being_written(stamp):
                 return None
             self._stamp = stamp
             config = load(self._path)
@@ -73,6 +76,12 @@ def _stamp(path: Path) -> _Stamp:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _being_written(stamp: _Stamp) -> bool:
+    """Whether a file may not be whole yet: many programs empty a file before they write it, and an empty one would be
+    a configuration without budgets."""
+    return stamp is not None and 0 <= time.time() - stamp[0] / 1e9 < SETTLED_S
 
 
 def _sentence(error: Exception) -> str:
