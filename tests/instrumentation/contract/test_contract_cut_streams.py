@@ -46,6 +46,7 @@ async def each_of(stream: Any) -> AsyncIterator[Any]:
         await settled(leave(None))
 
 
+@pytest.mark.soak  # each surface is here; how a cut looks to a program is in tests/instrumentation/budgets
 @rows("stream")
 async def test_a_stream_that_outgrows_its_budget_is_cut(
     surface: Surface, mode: str, kind: str, sim: Simulator, instrumented: Any, meter: Meter
