@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tokenbudget_otel.budgets import Amount, Budget, Call, Claim, Enforcer, Estimate, Ledger, MemoryLedger, budget
-from tokenbudget_otel.budgets.addresses import ledger_at
+from tokenbudget_otel.budgets.ledgers.addresses import ledger_at
 
 ACTUAL = Amount(900, 90)
 ESTIMATE = Estimate(Amount(1000, 100), Amount(4000, 400))

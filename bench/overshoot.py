@@ -35,7 +35,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tokenbudget_otel.budgets import Amount, Budget, BudgetExceeded, BudgetUnreachable, Call, Enforcer, Estimate
-from tokenbudget_otel.budgets.addresses import ledger_at
+from tokenbudget_otel.budgets.ledgers.addresses import ledger_at
 
 NANO = 10**9
 LEASE_S = 3.0

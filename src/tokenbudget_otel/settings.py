@@ -99,7 +99,7 @@ def use_ledger(enforcer: Enforcer, ledger: str | Ledger, journal: str | os.PathL
         ValueError: for an address that cannot be meant, and a place where no ledger can be kept.
     """
     if isinstance(ledger, str):
-        from tokenbudget_otel.budgets.addresses import ledger_at
+        from tokenbudget_otel.budgets.ledgers.addresses import ledger_at
 
         made = ledger_at(ledger)
         if journal is None and made.shared:

@@ -8,7 +8,7 @@ import pytest
 
 from redis_server import need_redis
 from tokenbudget_otel.budgets import Amount, Claim, MemoryLedger
-from tokenbudget_otel.budgets.addresses import ledger_at, sqlite_path, without_password
+from tokenbudget_otel.budgets.ledgers.addresses import ledger_at, sqlite_path, without_password
 
 
 @pytest.mark.parametrize("address", ["memory", "memory:", " Memory "])
@@ -48,7 +48,7 @@ def test_addresses_of_one_file_share_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["redis://localhost:1/0", "rediss://localhost:1/0", "unix:///no/such.sock"])
 def test_redis(address):
     need_redis()
-    from tokenbudget_otel.budgets.redis_ledger import RedisLedger
+    from tokenbudget_otel.budgets.ledgers.redis_ledger import RedisLedger
 
     assert isinstance(ledger_at(address), RedisLedger)
 

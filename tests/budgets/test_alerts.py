@@ -35,14 +35,14 @@ from tokenbudget_otel.budgets import (
     Limits,
     MemoryLedger,
 )
-from tokenbudget_otel.budgets import deliveries as module
-from tokenbudget_otel.budgets.alert import Alert
-from tokenbudget_otel.budgets.alert_event import AlertEvent
-from tokenbudget_otel.budgets.alerts import AlertDesk, Watched
-from tokenbudget_otel.budgets.deliveries import Deliveries, pause
+from tokenbudget_otel.budgets.alerting import deliveries as module
+from tokenbudget_otel.budgets.alerting.alert import Alert
+from tokenbudget_otel.budgets.alerting.alert_event import AlertEvent
+from tokenbudget_otel.budgets.alerting.alerts import AlertDesk, Watched
+from tokenbudget_otel.budgets.alerting.deliveries import Deliveries, pause
+from tokenbudget_otel.budgets.alerting.signatures import sign, verify_signature
+from tokenbudget_otel.budgets.alerting.webhooks import delivery
 from tokenbudget_otel.budgets.ledger import LedgerUnavailable
-from tokenbudget_otel.budgets.signatures import sign, verify_signature
-from tokenbudget_otel.budgets.webhooks import delivery
 from tokenbudget_otel.tags import current_tags, tags
 
 from .budget_ledgers import Clock
@@ -764,8 +764,8 @@ def test_a_forked_child_delivers_its_own_alerts_only(receiver: Receiver, seconds
 PROGRAM = """
 import atexit, sys
 from tokenbudget_otel.budgets import Amount, Budget, Claim, MemoryLedger
-from tokenbudget_otel.budgets.alert import Alert
-from tokenbudget_otel.budgets.alerts import AlertDesk, Watched
+from tokenbudget_otel.budgets.alerting.alert import Alert
+from tokenbudget_otel.budgets.alerting.alerts import AlertDesk, Watched
 
 ledger = MemoryLedger()
 desk = AlertDesk(ledger.read, ledger.limits, ledger.first)

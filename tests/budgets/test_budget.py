@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 
 from tokenbudget_otel.budgets import Budget, Enforcer, budget
-from tokenbudget_otel.budgets.alert import Alert
+from tokenbudget_otel.budgets.alerting.alert import Alert
 from tokenbudget_otel.budgets.store_error import allow_local
 
 

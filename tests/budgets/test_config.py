@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenbudget_otel.budgets import Budget, Limits
-from tokenbudget_otel.budgets.alert import Alert
+from tokenbudget_otel.budgets.alerting.alert import Alert
 from tokenbudget_otel.budgets.config import Config, find, load
 from tokenbudget_otel.budgets.config_watch import ConfigWatch
 from tokenbudget_otel.budgets.store_error import allow_local
@@ -485,7 +485,7 @@ def test_reading_configuration_is_not_imported_with_the_package():
     program = (
         "import sys, tokenbudget_otel, tokenbudget_otel.budgets as b; b.Budget(limit_usd=1, window='rolling 1h'); "
         "print([name for name in sys.modules if name in ('tomllib', 'tokenbudget_otel.budgets.config', "
-        "'tokenbudget_otel.budgets.alert', 'tokenbudget_otel.budgets.store_error')])"
+        "'tokenbudget_otel.budgets.alerting.alert', 'tokenbudget_otel.budgets.store_error')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

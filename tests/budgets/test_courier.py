@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerConflict, LedgerUnavailable, Limits, Refused
-from tokenbudget_otel.budgets.breaker import Breaker
-from tokenbudget_otel.budgets.courier import Courier
+from tokenbudget_otel.budgets.remote.breaker import Breaker
+from tokenbudget_otel.budgets.remote.courier import Courier
 
 from .budget_ledgers import Clock
 from .flaky_ledger import FlakyLedger

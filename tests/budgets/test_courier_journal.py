@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerUnavailable, Limits, MemoryLedger
-from tokenbudget_otel.budgets.courier import Courier
-from tokenbudget_otel.budgets.outbox import OPERATIONS as KINDS
-from tokenbudget_otel.budgets.outbox import Outbox, _read
+from tokenbudget_otel.budgets.remote.courier import Courier
+from tokenbudget_otel.budgets.remote.outbox import OPERATIONS as KINDS
+from tokenbudget_otel.budgets.remote.outbox import Outbox, _read
 
 from .flaky_ledger import FlakyLedger
 from .test_courier import TTL, eventually, spent, usd
@@ -289,7 +289,7 @@ DYING = """
 import sys, time
 from pathlib import Path
 from tokenbudget_otel.budgets import Amount, Claim, Granted, LedgerUnavailable, MemoryLedger
-from tokenbudget_otel.budgets.courier import Courier
+from tokenbudget_otel.budgets.remote.courier import Courier
 
 class Away(MemoryLedger):
     blocking = shared = True
@@ -385,7 +385,7 @@ class TestProcesses:
             from tokenbudget_otel.budgets import Amount, Claim, MemoryLedger
             ledger = MemoryLedger()
             atexit.register(lambda: print(ledger.balance("k").spent_nano_usd))  # runs last
-            from tokenbudget_otel.budgets.courier import Courier
+            from tokenbudget_otel.budgets.remote.courier import Courier
             class Slow:
                 blocking, shared = True, True
                 def charge(self, *arguments):

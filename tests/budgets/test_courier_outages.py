@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from tokenbudget_otel.budgets import Amount, Balance, Claim, Granted, LedgerUnavailable, MemoryLedger
-from tokenbudget_otel.budgets.courier import Courier
-from tokenbudget_otel.budgets.outbox import estimate
+from tokenbudget_otel.budgets.remote.courier import Courier
+from tokenbudget_otel.budgets.remote.outbox import estimate
 
 from .budget_ledgers import Clock
 from .flaky_ledger import FlakyLedger

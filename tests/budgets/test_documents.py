@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenbudget_otel.budgets import Budget
-from tokenbudget_otel.budgets.alert import Alert
+from tokenbudget_otel.budgets.alerting.alert import Alert
 from tokenbudget_otel.budgets.documents import VERSION, from_document, to_document
 from tokenbudget_otel.budgets.store_error import allow_local
 

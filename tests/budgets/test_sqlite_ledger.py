@@ -26,9 +26,8 @@ from tokenbudget_otel.budgets import (
     Limits,
     Refused,
     SQLiteLedger,
-    sqlite_file,
-    sqlite_place,
 )
+from tokenbudget_otel.budgets.ledgers import sqlite_file, sqlite_place
 
 from .budget_ledgers import MEMORY_DISK, Clock
 

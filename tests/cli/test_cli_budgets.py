@@ -32,11 +32,11 @@ from tokenbudget_otel.budgets import (
     LedgerUnavailable,
     Limits,
     MemoryLedger,
-    addresses,
 )
 from tokenbudget_otel.budgets.config import Config
+from tokenbudget_otel.budgets.ledgers import addresses
+from tokenbudget_otel.budgets.ledgers.sqlite import SQLiteLedger
 from tokenbudget_otel.budgets.rules import Rule
-from tokenbudget_otel.budgets.sqlite import SQLiteLedger
 from tokenbudget_otel.cli import budgets, budgets_explain, budgets_holds, budgets_limits, budgets_table
 from tokenbudget_otel.cli.app import app
 from tokenbudget_otel.cli.budgets_source import Source

@@ -27,17 +27,17 @@ from tokenbudget_otel.budgets.ledger import (
     Refused,
     Shortage,
 )
-from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.windows import WINDOWS, Window, window_at
 
 if TYPE_CHECKING:
-    from tokenbudget_otel.budgets.alert import Alert
-    from tokenbudget_otel.budgets.alert_event import AlertEvent
-    from tokenbudget_otel.budgets.redis_ledger import AsyncRedisLedger, RedisLedger
+    from tokenbudget_otel.budgets.alerting.alert import Alert
+    from tokenbudget_otel.budgets.alerting.alert_event import AlertEvent
+    from tokenbudget_otel.budgets.alerting.signatures import verify_signature
+    from tokenbudget_otel.budgets.ledgers.redis_ledger import AsyncRedisLedger, RedisLedger
+    from tokenbudget_otel.budgets.ledgers.sqlite import SQLiteLedger
     from tokenbudget_otel.budgets.shortfall import Shortfall
-    from tokenbudget_otel.budgets.signatures import verify_signature
-    from tokenbudget_otel.budgets.sqlite import SQLiteLedger
     from tokenbudget_otel.budgets.status import BudgetStatus
     from tokenbudget_otel.budgets.store_error import allow_local
 
@@ -84,15 +84,15 @@ __all__ = [
 
 
 _LATER = {
-    "Alert": "alert",
-    "AlertEvent": "alert_event",
-    "AsyncRedisLedger": "redis_ledger",
+    "Alert": "alerting.alert",
+    "AlertEvent": "alerting.alert_event",
+    "AsyncRedisLedger": "ledgers.redis_ledger",
     "BudgetStatus": "status",
-    "RedisLedger": "redis_ledger",
-    "SQLiteLedger": "sqlite",
+    "RedisLedger": "ledgers.redis_ledger",
+    "SQLiteLedger": "ledgers.sqlite",
     "Shortfall": "shortfall",
     "allow_local": "store_error",
-    "verify_signature": "signatures",
+    "verify_signature": "alerting.signatures",
 }
 """What is loaded on first use: it takes a millisecond or more each, and many programs never need it."""
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from tokenbudget_otel.budgets.addresses import sqlite_path
 from tokenbudget_otel.budgets.checks import checked_count, checked_flag, checked_name, checked_usd
 from tokenbudget_otel.budgets.declared import Budget
 from tokenbudget_otel.budgets.ledger import Limits
+from tokenbudget_otel.budgets.ledgers.addresses import sqlite_path
 from tokenbudget_otel.budgets.rules import Rule
 from tokenbudget_otel.money import to_nano
 

@@ -19,7 +19,7 @@ from tokenbudget_otel.budgets.windows import WINDOWS, unknown, zone_named
 from tokenbudget_otel.tags import checked_tags
 
 if TYPE_CHECKING:
-    from tokenbudget_otel.budgets.alert import Alert
+    from tokenbudget_otel.budgets.alerting.alert import Alert
     from tokenbudget_otel.budgets.shortfall import Shortfall
     from tokenbudget_otel.budgets.store_error import allow_local
 
@@ -292,7 +292,7 @@ def _checked_degrade(models: object) -> dict[str, str] | None:
 def _checked_alerts(alerts: object) -> tuple[Alert, ...]:
     if alerts == ():
         return ()
-    from tokenbudget_otel.budgets.alert import checked_alerts  # a class that most programs never need
+    from tokenbudget_otel.budgets.alerting.alert import checked_alerts  # a class that most programs never need
 
     return checked_alerts(alerts)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tokenbudget_otel.budgets.declared import Budget
 
 if TYPE_CHECKING:
-    from tokenbudget_otel.budgets.alert import Alert
+    from tokenbudget_otel.budgets.alerting.alert import Alert
 
 VERSION: Final = 1
 """Of documents. A reader takes from a newer one what it knows."""

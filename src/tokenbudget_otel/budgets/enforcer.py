@@ -26,7 +26,7 @@ from tokenbudget_otel.budgets.ledger import (
     Refused,
     Shortage,
 )
-from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 from tokenbudget_otel.budgets.overrides import check_limit, check_limits, limits_of, rules_for
 from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Source, seconds_to_room
 from tokenbudget_otel.budgets.rules import Rule, scope_of
@@ -37,7 +37,7 @@ from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.usage import TokenUsage
 
 if TYPE_CHECKING:
-    from tokenbudget_otel.budgets.alerts import AlertDesk
+    from tokenbudget_otel.budgets.alerting.alerts import AlertDesk
     from tokenbudget_otel.budgets.shortfall import Shortfall
     from tokenbudget_otel.budgets.status import BudgetStatus
 
@@ -158,7 +158,7 @@ class Enforcer:
         if ledger.blocking or ledger.shared:
             from pathlib import Path
 
-            from tokenbudget_otel.budgets.courier import Courier
+            from tokenbudget_otel.budgets.remote.courier import Courier
 
             self._ttl = min(self._longest, LEASE_S) if ledger.shared else self._longest
             journal = None if self._journal is None else Path(self._journal)
@@ -638,7 +638,7 @@ class Enforcer:
         """Have the alerts of these budgets looked at: spending under their keys has changed."""
         for source, claim in parts:
             if isinstance(source, Rule) and source.budget.alerts:
-                from tokenbudget_otel.budgets.alerts import AlertDesk, Watched
+                from tokenbudget_otel.budgets.alerting.alerts import AlertDesk, Watched
 
                 if self._alerts is None:
                     ledger = self._ledger

@@ -3,7 +3,7 @@
 A ledger knows neither budgets nor windows nor prices. It counts vectors of integers (nano-USD, tokens,
 calls) under keys, all keys of a request or none, and remembers each request by its id so that sending it
 again changes nothing. Requests and answers are plain data, so that a ledger can live in this process, in a
-file, or in a server: :mod:`.memory` is the first, and every ledger passes the same suite of tests
+file, or in a server: :mod:`.ledgers.memory` is the first, and every ledger passes the same suite of tests
 (``tests/budgets/``).
 
 What always holds, for every key: ``reserved`` is the sum of what open holds reserve, ``spent`` the sum of
@@ -85,7 +85,7 @@ class Claim(NamedTuple):
         policy: the name under which :meth:`Ledger.set_limits` may have put other limits.
         per_mille: how much of the limits this claim may fill, in thousandths.
         fallback: the limits that hold in this process alone while the ledger cannot be reached; ``None``: the
-            request is refused then. No ledger looks at it (:mod:`.failover` does).
+            request is refused then. No ledger looks at it (:mod:`.remote.failover` does).
 
     >>> Claim("month|2026-11", 5, limit_nano_usd=10).tokens
     0

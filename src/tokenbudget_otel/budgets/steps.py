@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from tokenbudget_otel.budgets.ledger import Claim, Ledger, LedgerUnavailable
-from tokenbudget_otel.budgets.loops import running
+from tokenbudget_otel.budgets.remote.loops import running
 
 T = TypeVar("T")
 

@@ -126,8 +126,8 @@ def open_source(ctx: click.Context, address: str | None) -> Source:
         click.UsageError: if none does, or it is no ledger that others can look into.
         click.ClickException: if it cannot be reached.
     """
-    from tokenbudget_otel.budgets.addresses import without_password
     from tokenbudget_otel.budgets.config import load
+    from tokenbudget_otel.budgets.ledgers.addresses import without_password
 
     try:
         config = load()
@@ -146,7 +146,7 @@ def open_source(ctx: click.Context, address: str | None) -> Source:
 
 def _opened(address: str) -> Ledger:
     """The ledger at an address, where there is one: looking must not make it."""
-    from tokenbudget_otel.budgets.addresses import is_sqlite, ledger_at, sqlite_path, without_password
+    from tokenbudget_otel.budgets.ledgers.addresses import is_sqlite, ledger_at, sqlite_path, without_password
 
     shown = without_password(address)
     with reachable(shown):

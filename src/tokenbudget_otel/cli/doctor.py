@@ -279,8 +279,8 @@ def _prices() -> Iterator[Finding]:
 
 
 def _budgets() -> Iterator[Finding]:
-    from tokenbudget_otel.budgets.addresses import without_password
     from tokenbudget_otel.budgets.config import load
+    from tokenbudget_otel.budgets.ledgers.addresses import without_password
 
     try:
         config = load()
@@ -293,7 +293,7 @@ def _budgets() -> Iterator[Finding]:
 
 
 def _variables() -> Iterator[Finding]:
-    from tokenbudget_otel.budgets.addresses import without_password
+    from tokenbudget_otel.budgets.ledgers.addresses import without_password
 
     for name, value in sorted(os.environ.items()):
         if name not in OURS and not name.startswith("TOKENBUDGET_"):

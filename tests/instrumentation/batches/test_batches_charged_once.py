@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.budgets import Enforcer
-from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 from tokenbudget_otel.instrumentation import batches, deferred
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Behaviour, Simulator

@@ -10,7 +10,7 @@ from openai_harness import bare, each, mode_of, read, response_tokens, seen, set
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.budgets import Enforcer
-from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Behaviour
 

@@ -20,9 +20,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from tokenbudget_otel.budgets.alert import Alert
-from tokenbudget_otel.budgets.alert_event import AlertEvent
-from tokenbudget_otel.budgets.signatures import DELIVERY, SIGNATURE, TIMESTAMP, sign
+from tokenbudget_otel.budgets.alerting.alert import Alert
+from tokenbudget_otel.budgets.alerting.alert_event import AlertEvent
+from tokenbudget_otel.budgets.alerting.signatures import DELIVERY, SIGNATURE, TIMESTAMP, sign
 from tokenbudget_otel.version import __version__
 
 TIMEOUT_S: Final = 5.0

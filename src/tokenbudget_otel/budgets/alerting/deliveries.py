@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from tokenbudget_otel.budgets.webhooks import TIMEOUT_S, Answer, Delivery, post
+from tokenbudget_otel.budgets.alerting.webhooks import TIMEOUT_S, Answer, Delivery, post
 from tokenbudget_otel.forks import renew_after_fork
 
 logger: Final = logging.getLogger("tokenbudget_otel.budgets")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tokenbudget_otel.budgets.ledger import Ledger
-from tokenbudget_otel.budgets.memory import MemoryLedger
+from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 
 EXAMPLES: Final = "'memory', 'sqlite:budgets.db', 'sqlite:///var/lib/app/budgets.db', 'redis://localhost:6379/0'"
 
@@ -80,7 +80,7 @@ def _memory(address: str, options: dict[str, Any]) -> Ledger:
 
 
 def _sqlite(address: str, options: dict[str, Any]) -> Ledger:
-    from tokenbudget_otel.budgets.sqlite import SQLiteLedger
+    from tokenbudget_otel.budgets.ledgers.sqlite import SQLiteLedger
 
     return SQLiteLedger(sqlite_path(address), **options)
 
@@ -106,7 +106,7 @@ def sqlite_path(address: str) -> Path:
 
 
 def _redis(address: str, options: dict[str, Any]) -> Ledger:
-    from tokenbudget_otel.budgets.redis_ledger import RedisLedger
+    from tokenbudget_otel.budgets.ledgers.redis_ledger import RedisLedger
 
     return RedisLedger(address, **options)
 

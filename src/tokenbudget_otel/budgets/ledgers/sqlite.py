@@ -29,8 +29,8 @@ from tokenbudget_otel.budgets.ledger import (
     distinct,
     payload,
 )
-from tokenbudget_otel.budgets.sqlite_file import Transactions, prepare
-from tokenbudget_otel.budgets.sqlite_place import usable
+from tokenbudget_otel.budgets.ledgers.sqlite_file import Transactions, prepare
+from tokenbudget_otel.budgets.ledgers.sqlite_place import usable
 
 _State = Literal["reserved", "settled", "released", "expired", "adjusted"]
 _Numbers = tuple[int, int, int]

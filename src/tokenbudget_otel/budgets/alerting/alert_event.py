@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from tokenbudget_otel.budgets.alerts import ROLLING, Watched
+from tokenbudget_otel.budgets.alerting.alerts import ROLLING, Watched
 from tokenbudget_otel.budgets.ledger import Balance, Dimension
 from tokenbudget_otel.budgets.rules import standing
 from tokenbudget_otel.budgets.windows import zone_named

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tokenbudget_otel.budgets.breaker import Breaker
-from tokenbudget_otel.budgets.failover import Failover
 from tokenbudget_otel.budgets.ledger import Claim, Ledger, LedgerUnavailable, Refused
-from tokenbudget_otel.budgets.loops import result, running
-from tokenbudget_otel.budgets.outbox import Outbox
-from tokenbudget_otel.budgets.threads import Threads
+from tokenbudget_otel.budgets.remote.breaker import Breaker
+from tokenbudget_otel.budgets.remote.failover import Failover
+from tokenbudget_otel.budgets.remote.loops import result, running
+from tokenbudget_otel.budgets.remote.outbox import Outbox
+from tokenbudget_otel.budgets.remote.threads import Threads
 from tokenbudget_otel.forks import renew_after_fork
 
 logger: Final = logging.getLogger("tokenbudget_otel.budgets")

@@ -31,8 +31,8 @@ from tokenbudget_otel.budgets.ledger import DIMENSIONS, Balance, LedgerUnavailab
 from tokenbudget_otel.forks import renew_after_fork
 
 if TYPE_CHECKING:
-    from tokenbudget_otel.budgets.alert import Alert
-    from tokenbudget_otel.budgets.alert_event import AlertEvent as AlertEvent
+    from tokenbudget_otel.budgets.alerting.alert import Alert
+    from tokenbudget_otel.budgets.alerting.alert_event import AlertEvent as AlertEvent
     from tokenbudget_otel.budgets.declared import Budget
 
 logger: Final = logging.getLogger("tokenbudget_otel.budgets")
@@ -288,7 +288,7 @@ class AlertDesk:
             name = alert.at, fingerprint(alert.to)
             equals[name] += 1
             if self._is_new(watched, share, alert.at, f"{alert.at}|{name[1]}{equals[name]}"):
-                from tokenbudget_otel.budgets.alert_event import alert_event
+                from tokenbudget_otel.budgets.alerting.alert_event import alert_event
 
                 tell.append((alert, alert_event(watched, alert.at, share, dimension, limits, total, self._clock())))
 
@@ -366,8 +366,8 @@ def _call(alert: Alert, event: AlertEvent) -> None:
 
 
 def _send(alert: Alert, event: AlertEvent) -> None:
-    from tokenbudget_otel.budgets.deliveries import deliveries
-    from tokenbudget_otel.budgets.webhooks import delivery
+    from tokenbudget_otel.budgets.alerting.deliveries import deliveries
+    from tokenbudget_otel.budgets.alerting.webhooks import delivery
 
     deliveries.send(delivery(alert, event))
 
@@ -378,7 +378,7 @@ _WAYS: Final[dict[str, Callable[[Alert, AlertEvent], None]]] = {
     "webhook": _send,
     "slack": _send,
 }
-_DELIVERIES: Final = "tokenbudget_otel.budgets.deliveries"
+_DELIVERIES: Final = "tokenbudget_otel.budgets.alerting.deliveries"
 
 _desks: Final[weakref.WeakSet[AlertDesk]] = weakref.WeakSet()
 

@@ -32,9 +32,9 @@ from tokenbudget_otel.budgets.ledger import (
     checked,
     distinct,
 )
-from tokenbudget_otel.budgets.redis_mirror import Epoch, Mirror, run_of
-from tokenbudget_otel.budgets.redis_scripts import KEYS, scripts
-from tokenbudget_otel.budgets.redis_wire import Command, Verb, Word
+from tokenbudget_otel.budgets.ledgers.redis_mirror import Epoch, Mirror, run_of
+from tokenbudget_otel.budgets.ledgers.redis_scripts import KEYS, scripts
+from tokenbudget_otel.budgets.ledgers.redis_wire import Command, Verb, Word
 
 log: Final = logging.getLogger("tokenbudget_otel.budgets")
 

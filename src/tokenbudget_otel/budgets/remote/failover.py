@@ -16,10 +16,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tokenbudget_otel.budgets.amounts import Amount
-from tokenbudget_otel.budgets.breaker import Breaker
 from tokenbudget_otel.budgets.ledger import Claim, Gone, Granted, LedgerUnavailable, Outcome, Refused
-from tokenbudget_otel.budgets.memory import MemoryLedger
-from tokenbudget_otel.budgets.outbox import OPERATIONS, Outbox, estimate
+from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
+from tokenbudget_otel.budgets.remote.breaker import Breaker
+from tokenbudget_otel.budgets.remote.outbox import OPERATIONS, Outbox, estimate
 
 logger: Final = logging.getLogger("tokenbudget_otel.budgets")
 

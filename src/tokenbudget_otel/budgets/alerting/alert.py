@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tokenbudget_otel.budgets.checks import checked_number
 
 if TYPE_CHECKING:
-    from tokenbudget_otel.budgets.alerts import AlertEvent
+    from tokenbudget_otel.budgets.alerting.alerts import AlertEvent
 
 Kind = Literal["log", "call", "webhook", "slack"]
 

@@ -48,8 +48,8 @@ from tokenbudget_otel.budgets.ledger import (
     Outcome,
     Refused,
 )
-from tokenbudget_otel.budgets.redis_core import LARGEST, REBUILD, RedisCore, Steps, UnfitServer
-from tokenbudget_otel.budgets.redis_wire import AsyncWire, Command, Wire
+from tokenbudget_otel.budgets.ledgers.redis_core import LARGEST, REBUILD, RedisCore, Steps, UnfitServer
+from tokenbudget_otel.budgets.ledgers.redis_wire import AsyncWire, Command, Wire
 from tokenbudget_otel.forks import renew_after_fork
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Alerts at shares of a limit: declared, looked for, delivered."""
