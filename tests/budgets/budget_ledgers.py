@@ -80,11 +80,16 @@ MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where files are quick, if there is such a place: hypothesis makes thousands of them."""
 
 
+OPENED: weakref.WeakSet[SQLiteLedger] = weakref.WeakSet()
+"""Files that are to be closed when the test is over: each one open costs a fork of the tests that come later."""
+
+
 def sqlite_ledger(clock: Callable[[], float]) -> SQLiteLedger:
     """A ledger in a file of its own, which is gone when the ledger is."""
     folder = tempfile.mkdtemp(prefix="tokenbudget-", dir=MEMORY_DISK)
     ledger = SQLiteLedger(Path(folder, "budgets.db"), clock=clock)
     weakref.finalize(ledger, shutil.rmtree, folder)
+    OPENED.add(ledger)
     return ledger
 
 

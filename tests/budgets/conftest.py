@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tokenbudget_otel.budgets import Ledger
 
-from .budget_ledgers import LEDGERS, Clock, MakeLedger
+from .budget_ledgers import LEDGERS, OPENED, Clock, MakeLedger
+
+
+@pytest.fixture(autouse=True)
+def _closed_files() -> Iterator[None]:
+    yield
+    for ledger in tuple(OPENED):
+        ledger.close()
+    OPENED.clear()
 
 
 @pytest.fixture(params=LEDGERS)
