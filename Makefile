@@ -65,7 +65,7 @@ lock: $(READY)  ## pin the newest versions for development
 
 compat: $(READY) .compat/previous/.ready  ## the current and the previous major versions of the SDKs
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/instrumentation/contract
-	.compat/previous/bin/python -m pytest -q -n $(JOBS) --dist loadfile tests/instrumentation
+	.compat/previous/bin/python -m pytest -m "not soak" -q -n $(JOBS) --dist loadfile tests/instrumentation
 
 check: lint types test  ## what has to pass before a change goes in
 

@@ -30,7 +30,7 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-_UNFREEZE_EVERY: Final = 2_000
+_UNFREEZE_EVERY: Final = 400
 """Tests after which what was left lying around is looked through after all."""
 
 _tests = itertools.count(1)
