@@ -28,11 +28,11 @@ from tokenbudget_otel.budgets.ledger import (
 )
 from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 from tokenbudget_otel.budgets.overrides import check_limit, check_limits, limits_of, rules_for
-from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Source, seconds_to_room
+from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Source
 from tokenbudget_otel.budgets.rules import Rule, scope_of
 from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.steps import Ask, Direct, Steps, Way, run, run_async
-from tokenbudget_otel.budgets.verdicts import paired, shortfall_of, unreachable, worst
+from tokenbudget_otel.budgets.verdicts import explained, paired, shortfall_of, unreachable, worst
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.usage import TokenUsage
 
@@ -349,7 +349,7 @@ class Enforcer:
             if not claims:
                 return None
             hold = Hold(hold_id, call, claims, sources, estimate, remedies.change if remedies else UNCHANGED, len(runs))
-            blind = (yield from self._refuse_unpriced(hold, now)) if hold.unpriced else ()
+            blind = (yield from self._refuse_unpriced(hold)) if hold.unpriced else ()
             try:
                 answer = yield Ask(
                     "reserve", (hold_id, claims, self._ttl, self._charge_on_expiry(estimate), owner(call))
@@ -590,7 +590,7 @@ class Enforcer:
                     claims.append(claim)
         return tuple(sources), tuple(claims)
 
-    def _refuse_unpriced(self, hold: Hold, now: float) -> Steps[list[Shortfall]]:
+    def _refuse_unpriced(self, hold: Hold) -> Steps[list[Shortfall]]:
         """Refuse a call whose price a budget would have to know, or say which budgets only warn of it."""
         blind = []
         for source, claim in hold.parts():
@@ -613,14 +613,7 @@ class Enforcer:
     def _warn(self, hold: Hold, blind: Iterable[Shortfall], answer: Granted, now: float) -> Steps[None]:
         """Report budgets that let calls through: on the hold each time, by log and callback once per scope and
         window."""
-        shortfalls = list(blind)
-        for source, each in paired(hold, answer.over):
-            if each.claim.per_mille == 1000:
-                try:
-                    wait = yield from seconds_to_room(source, each, now)
-                except LedgerUnavailable:
-                    wait = None
-                shortfalls.append(shortfall_of(hold.call, source, each, each.dimensions[0], wait))
+        shortfalls = [*blind, *(yield from explained(hold, paired(hold, answer.over), now))]
         hold.warnings = tuple(shortfalls)
         callbacks = {source.name: source.budget.on_warn for source, _ in hold.parts() if isinstance(source, Rule)}
         for shortfall in shortfalls:

@@ -24,15 +24,23 @@ def paired(hold: Hold, shortages: tuple[Shortage, ...]) -> list[tuple[Source, Sh
 
 def worst(hold: Hold, found: list[tuple[Source, Shortage]], now: float, partial: bool = False) -> Steps[Shortfall]:
     """The shortage that lasts longest: until it ends, no retry can succeed."""
+    shortfalls = yield from explained(hold, found, now, partial)
+    return max(shortfalls, key=lambda shortfall: math.inf if shortfall.retry_after is None else shortfall.retry_after)
+
+
+def explained(
+    hold: Hold, found: list[tuple[Source, Shortage]], now: float, partial: bool = False
+) -> Steps[list[Shortfall]]:
+    """What each shortage says of the call, and when there will be room. Those of a share of a limit say nothing."""
     shortfalls = []
     for source, each in found:
-        if each.claim.hard and each.claim.per_mille == 1000:
+        if each.claim.per_mille == 1000:
             try:
                 wait = yield from seconds_to_room(source, each, now)
             except LedgerUnavailable:
                 wait = None
             shortfalls.append(shortfall_of(hold.call, source, each, each.dimensions[0], wait, partial=partial))
-    return max(shortfalls, key=lambda shortfall: math.inf if shortfall.retry_after is None else shortfall.retry_after)
+    return shortfalls
 
 
 def unreachable(hold: Hold, error: LedgerUnavailable) -> Shortfall:
