@@ -307,6 +307,15 @@ def scope_of(key: str) -> dict[str, str]:
     return {name: value.replace("%7C", "|").replace("%25", "%") for name, value in pairs}
 
 
+def scope_words(scope: Mapping[str, str]) -> str:
+    """A scope for people to read; empty for a budget that counts all calls together.
+
+    >>> scope_words({"tenant": "acme", "user": ""})
+    'tenant=acme, no user'
+    """
+    return ", ".join(f"{name}={value}" if value else f"no {name}" for name, value in scope.items())
+
+
 def standing(
     limits: tuple[int | None, int | None, int | None], balance: Balance, needed: Amount | None = None
 ) -> Mapping[str, object]:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from tokenbudget_otel.budgets.ledger import Dimension
+from tokenbudget_otel.budgets.rules import scope_words
 from tokenbudget_otel.money import format_usd, to_nano
 
 
@@ -106,7 +107,7 @@ class Shortfall:
     def _scope(self) -> str:
         if not self.scope:
             return ""
-        return f" ({', '.join(f'{name}={value}' if value else f'no {name}' for name, value in self.scope.items())})"
+        return f" ({scope_words(self.scope)})"
 
     def _unpriced_reason(self) -> str:
         return (

@@ -89,7 +89,9 @@ def scope(values: Mapping[str, str]) -> str:
     >>> scope({"tenant": "acme", "user": ""}), scope({})
     ('tenant=acme, no user', 'all calls')
     """
-    return ", ".join(f"{name}={value}" if value else f"no {name}" for name, value in values.items()) or "all calls"
+    from tokenbudget_otel.budgets.rules import scope_words
+
+    return scope_words(values) or "all calls"
 
 
 def when(at: datetime, now: float) -> str:

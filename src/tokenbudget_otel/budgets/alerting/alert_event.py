@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tokenbudget_otel.budgets.alerting.alerts import ROLLING, Watched
 from tokenbudget_otel.budgets.ledger import Balance, Dimension
-from tokenbudget_otel.budgets.rules import standing
+from tokenbudget_otel.budgets.rules import scope_words, standing
 from tokenbudget_otel.budgets.windows import zone_named
 from tokenbudget_otel.money import format_usd, to_nano
 
@@ -74,7 +74,7 @@ class AlertEvent:
     remaining_calls: int | None = None
 
     def __str__(self) -> str:
-        scope = ", ".join(f"{name}={value}" if value else f"no {name}" for name, value in self.scope.items())
+        scope = scope_words(self.scope)
         spent, limit = (getattr(self, f"{name}_{self.dimension}") for name in ("spent", "limit"))
         if self.dimension == "usd":
             amounts = f"{format_usd(to_nano(spent))} of {format_usd(to_nano(limit))}"

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from tokenbudget_otel.budgets.amounts import Amount
+from tokenbudget_otel.budgets.amounts import COUNTED, Amount
 from tokenbudget_otel.budgets.ledger import (
     Balance,
     Claim,
@@ -42,7 +42,7 @@ T = TypeVar("T")
 Steps = Generator[Command, Any, T]
 
 REBUILD: Final[Command] = (Verb("rebuild"),)
-LARGEST: Final = 2**53 - 1
+LARGEST: Final = COUNTED
 """Lua counts in doubles."""
 
 _PAGE: Final = 500
