@@ -6,7 +6,7 @@ READY := .venv/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types format coverage docs bench prices lock compat check clean
+.PHONY: help demo test soak lint types format coverage docs bench prices lock compat peers check clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,11 +50,14 @@ prices: $(READY)  ## take the newest prices into the catalog
 	$(BIN)/python tools/make_prices.py
 
 lock: $(READY)  ## pin the newest versions for development
-	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 		--extra demo --group dev pyproject.toml --output-file requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 		requirements/previous.in --output-file requirements/previous.txt
+	for peer in $(PEERS); do overrides=requirements/peers/$$peer.overrides; \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
+			$$(test -f $$overrides && echo "--override $$overrides") \
+			requirements/peers/$$peer.in --output-file requirements/peers/$$peer.txt || exit 1; done
 
 .compat/previous/.ready: requirements/previous.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .compat/previous
@@ -67,7 +70,25 @@ compat: $(READY) .compat/previous/.ready  ## the current and the previous major 
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/instrumentation/contract
 	.compat/previous/bin/python -m pytest -m "not soak" -q -n $(JOBS) --dist loadfile tests/instrumentation
 
+PEERS := official openllmetry openinference openlit logfire
+
+.peers/%/.ready: requirements/peers/%.txt pyproject.toml | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .peers/$*
+	$(BIN)/uv pip install --quiet --python .peers/$*/bin/python --no-deps --requirement requirements/peers/$*.txt
+	$(BIN)/uv pip install --quiet --python .peers/$*/bin/python --no-deps --editable .
+	@touch $@
+
+.SECONDARY: $(PEERS:%=.peers/%/.ready)
+
+peer-%: .peers/%/.ready  ## one of them: official, openllmetry, openinference, openlit, logfire
+	TOKENBUDGET_PEER=$* .peers/$*/bin/python -m pytest -q --timeout 600 tests/peers
+
+peer-native: .peers/official/.ready  # the anthropic SDK's own spans: nothing to install beside it
+	TOKENBUDGET_PEER=native .peers/official/bin/python -m pytest -q --timeout 600 tests/peers
+
+peers: $(PEERS:%=peer-%) peer-native  ## the real peers beside ours, in either order, each in an environment of its own
+
 check: lint types test  ## what has to pass before a change goes in
 
 clean:  ## remove environments and caches
-	rm -rf .venv .compat .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .compat .peers .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -62,6 +62,16 @@ _TOKEN_ATTRIBUTES: Final = (
 _TOKEN_METRICS: Final = (("input", "input_tokens"), ("output", "output_tokens"))
 
 
+class Reader(Protocol):
+    """Follows a response as it arrives; ``usage_is_final`` is whether the provider's own count has been seen."""
+
+    @property
+    def usage_is_final(self) -> bool: ...
+
+    @property
+    def facts(self) -> ResponseFacts: ...
+
+
 class LlmCall:
     """One call to a provider, from its admission to its end.
 
@@ -70,8 +80,8 @@ class LlmCall:
     """
 
     __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_later", "_maker", "_meter", "_once",
-                 "_own", "_quiet", "_remembered", "_server", "_started", "_telemetry", "_wall_start", "context",
-                 "request", "span", "ticket")  # fmt: skip
+                 "_own", "_quiet", "_reader", "_remembered", "_server", "_started", "_telemetry", "_wall_start",
+                 "context", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
         self,
@@ -109,6 +119,7 @@ class LlmCall:
         self._attributes = attributes
         self._admit = admit
         self._later: Callable[[], None] | None = None
+        self._reader: Reader | None = None
         self._remembered: MeteredCall | None = None
         self._quiet = quiet
         self._wall_start = time.time_ns()
@@ -195,6 +206,7 @@ class LlmCall:
             self._wall_start,
             maker=maker,
             shown=self.span.is_recording(),
+            so_far=self._so_far,
         )
         # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
         # call is metered here.
@@ -315,6 +327,16 @@ class LlmCall:
             self.span.set_status(Status(StatusCode.ERROR, str(refusal)))
         if self._own:
             self.span.end()
+
+    def follow(self, reader: Reader) -> None:
+        """Tell who reads the response as it arrives: there may be somebody who wants to know before it has ended."""
+        self._reader = reader
+
+    def _so_far(self) -> Mapping[str, Any] | None:
+        """What the call costs, as soon as the provider's count has arrived."""
+        if self._reader is None or not self._reader.usage_is_final:
+            return None
+        return charge_attributes(self._meter.price(self.request, self._reader.facts.reading()), tokens=False)
 
     def _remember(self, facts: ResponseFacts, charge: Charge | None) -> None:
         """For the spans that others make of this call, and end later."""

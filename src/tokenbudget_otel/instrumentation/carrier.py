@@ -34,11 +34,11 @@ def to_show(call: MeteredCall, told: Inference, attributes: Mapping[str, Any]) -
     """
     if told.call_id is None and call.shown:
         return {COVERED_BY: call.id}
-    if call.attributes is None:
+    if (cost := call.known()) is None:
         return None
     call.shown = call.carried = True
     # Also on a span that has them: whoever made it may have written a cost of its own over ours.
-    known = {semconv.CALL_ID: call.id, **call.attributes}
+    known = {semconv.CALL_ID: call.id, **cost}
     return {name: value for name, value in known.items() if attributes.get(name) != value}
 
 

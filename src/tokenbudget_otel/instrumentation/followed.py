@@ -73,6 +73,7 @@ class ItemWatcher:
     def __init__(self, door: Ends, opened: Opened, reader: ItemReader) -> None:
         self.done = False
         self.started = False
+        opened.call.follow(reader)
         self.growth = growth_of(opened.call, reader, reader.text_tokens)
         self.was_cut = False
         self._counted_last = getattr(reader, "counted_last", False)

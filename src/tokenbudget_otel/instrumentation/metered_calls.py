@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -29,6 +29,9 @@ SOON_NS: Final = 1_000_000_000
 """A span that is only made when its stream has ended begins within so many nanoseconds of it."""
 
 
+SoFar = Callable[[], Mapping[str, Any] | None]
+
+
 class MeteredCall:
     """A call that a door meters.
 
@@ -43,10 +46,12 @@ class MeteredCall:
         carried: whether that is a span that has ended.
     """
 
-    __slots__ = ("attributes", "began_ns", "carried", "ended_ns", "id", "maker", "models", "response_id", "shown",
-                 "usage")  # fmt: skip
+    __slots__ = ("_so_far", "attributes", "began_ns", "carried", "ended_ns", "id", "maker", "models", "response_id",
+                 "shown", "usage")  # fmt: skip
 
-    def __init__(self, call_id: str, models: set[str], began_ns: int, *, maker: str | None, shown: bool) -> None:
+    def __init__(
+        self, call_id: str, models: set[str], began_ns: int, *, maker: str | None, shown: bool, so_far: SoFar | None
+    ) -> None:
         self.id = call_id
         self.models = models
         self.maker = maker
@@ -57,6 +62,13 @@ class MeteredCall:
         self.attributes: Mapping[str, Any] | None = None
         self.shown = shown
         self.carried = False
+        self._so_far = so_far
+
+    def known(self) -> Mapping[str, Any] | None:
+        """What is known of its cost, as span attributes: also of a call whose response is still being read."""
+        if self.attributes is None and self._so_far is not None:
+            return self._so_far()
+        return self.attributes
 
     def span_is_gone(self) -> None:
         """The span that was to show the call ended before the call did, or never recorded. Another one may come."""
@@ -77,6 +89,7 @@ class MeteredCall:
         if response_model:
             self.models.add(response_model)
         self.attributes = attributes
+        self._so_far = None
         if response_id:
             _named.add(response_id, self)
 
@@ -142,12 +155,19 @@ def listened_to() -> bool:
 
 
 def remember(
-    call_id: str, models: set[str], began_ns: int, *, maker: str | None = None, shown: bool = True
+    call_id: str,
+    models: set[str],
+    began_ns: int,
+    *,
+    maker: str | None = None,
+    shown: bool = True,
+    so_far: SoFar | None = None,
 ) -> MeteredCall | None:
-    """Remember a call that a door has let in; ``None`` where nobody would ask."""
+    """Remember a call that a door has let in; ``None`` where nobody would ask. ``so_far`` tells what is known of its
+    cost before it has ended."""
     if not _listeners:
         return None
-    call = MeteredCall(call_id, models, began_ns, maker=maker, shown=shown)
+    call = MeteredCall(call_id, models, began_ns, maker=maker, shown=shown, so_far=so_far)
     _in_context.set((*_in_context.get()[1 - MAX_IN_CONTEXT :], call))
     _named.add(call_id, call)
     return call

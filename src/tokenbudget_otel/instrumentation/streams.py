@@ -156,6 +156,7 @@ class StreamWatcher:
         # Bytes that we had to decode ourselves cannot be changed for the program: then nothing is withheld.
         self._hide = hide_usage and decode is None
         self._reader = form.reader(self._hide)
+        call.follow(self._reader)
         self._scanner: EventScanner | None = EventScanner(
             form.marks,
             form.hints,
