@@ -15,7 +15,7 @@ from tokenbudget_otel import dialects, semconv
 from tokenbudget_otel.dialects import CONVENTIONS, DIALECTS, Reader, candidate, read
 from tokenbudget_otel.instrumentation.call import usage_attributes
 from tokenbudget_otel.meter import Meter, Reading, Request, Size
-from tokenbudget_otel.usage import TOKEN_FIELDS, TokenUsage
+from tokenbudget_otel.usage import FIELDS, TOKEN_FIELDS, TokenUsage
 
 OFFICIAL_OPENAI = "opentelemetry.instrumentation.genai.openai"
 OFFICIAL_ANTHROPIC = "opentelemetry.instrumentation.genai.anthropic"
@@ -269,7 +269,7 @@ def test_our_own_spans_come_back_as_they_went() -> None:
 
 def usage_attributes_fields() -> list[str]:
     """The counts that our own spans carry."""
-    probe = {name: TokenUsage(**{name: 1}) for name in dialects.FIELDS}
+    probe = {name: TokenUsage(**{name: 1}) for name in FIELDS}
     return [name for name, usage in probe.items() if usage_attributes(usage)]
 
 
@@ -350,74 +350,257 @@ def test_whole_floats_are_counts() -> None:
 
 
 def test_a_dialect_is_a_row() -> None:
-    """What later rows need: other names, a rule by version, JSON in one attribute."""
-
-    def unfold(attributes: Any) -> dict[str, Any]:
-        return {f"usage.{name}": value for name, value in json.loads(attributes["usage"]).items()}
-
+    """What a house of its own may need: other names, a rule by version, JSON in one attribute."""
     old = replace(
         CONVENTIONS,
         name="house-1",
         scopes=("house.llm",),
         before=(2,),
+        folded=("usage",),
         operation=("kind",),
         operations={"LLM": semconv.CHAT},
         request_model=("model",),
-        counts=(("usage.in", "input_tokens"), ("usage.cached", "cache_read_tokens")),
+        counts=(("usage.in", "input_tokens"), ("usage.of.cached", "cache_read_tokens")),
         input="rest",
-        unfold=unfold,
     )
     new = replace(old, name="house-2", before=None, input="whole")
     reader = Reader((old, new, *DIALECTS))
-    span = {"kind": "LLM", "model": "m", "usage": '{"in": 10, "cached": 4}'}
+    span = {"kind": "LLM", "model": "m", "usage": '{"in": 10, "of": {"cached": 4}}'}
     first, second = (reader.read(span, "house.llm.client", version) for version in ("1.9.3", "2.0.0"))
     assert first is not None and second is not None
     assert (first.dialect, first.usage) == ("house-1", TokenUsage(input_tokens=14, cache_read_tokens=4))
     assert (second.dialect, second.usage) == ("house-2", TokenUsage(input_tokens=10, cache_read_tokens=4))
-    broken = reader.read(span | {"usage": "{"}, "house.llm", "2.0.0")
-    assert broken is not None and broken.usage is None
     assert reader.read(span, "house.llmx") is None
 
 
-NAMES = sorted(
-    {attribute for row in DIALECTS for attribute, _ in (*row.counts, *row.added)}
-    | {mark for row in DIALECTS for mark in (*row.marks, *row.tier, *row.response_id, *row.request_model)}
-    | {semconv.CALL_ID, semconv.USAGE_COST, semconv.COST_STATE, semconv.ERROR_TYPE, dialects.COVERED_BY}
-    | {"gen_ai.usage.cost.amount", "gen_ai.usage.cost.source", "gen_ai.usage.cost.currency", "tokenbudget.tag.x"}
-)
+RULES = [
+    # input, output, what is written, what it comes to
+    ("whole", "whole", (100, 50, 30, 20), (100, 50)),
+    ("rest", "rest", (100, 50, 30, 20), (130, 70)),
+    ("unknown", "unknown", (100, 50, 30, 20), (100, 50)),
+    ("unknown", "unknown", (10, 5, 30, 20), (40, 25)),
+    ("rest", "rest", (None, None, 30, 20), (30, 20)),
+]
+
+
+@pytest.mark.parametrize(("input_rule", "output_rule", "written", "totals"), RULES)
+def test_totals_become_wholes(input_rule: Any, output_rule: Any, written: Any, totals: tuple[int, int]) -> None:
+    row = replace(CONVENTIONS, name="x", scopes=("x",), input=input_rule, output=output_rule)
+    names = (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS, semconv.USAGE_CACHE_READ, semconv.USAGE_REASONING)
+    span = {name: value for name, value in zip(names, written, strict=True) if value is not None}
+    inference = Reader((row,)).read({"gen_ai.operation.name": "chat", **span}, "x")
+    assert inference is not None and inference.usage is not None
+    assert (inference.usage.input_tokens, inference.usage.output_tokens) == totals
+    assert inference.rejected == ()
+
+
+def test_a_rule_may_be_that_of_a_provider_and_be_lifted_by_an_attribute() -> None:
+    row = replace(
+        CONVENTIONS, name="x", scopes=("x",), input="whole", input_of={"aws.bedrock": "rest"}, whole_where=("whole",)
+    )
+    span = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.cache_read.input_tokens": 9,
+    }
+
+    def read_of(**more: Any) -> int | None:
+        inference = Reader((row,)).read(span | more, "x")
+        assert inference is not None and inference.usage is not None
+        return inference.usage.input_tokens
+
+    assert read_of() == 100
+    assert read_of(**{"gen_ai.provider.name": "bedrock"}) == 109
+    assert read_of(**{"gen_ai.provider.name": "bedrock", "whole": 0}) == 100
+
+
+BROKEN = [
+    "",
+    "{",
+    "[1]",
+    "12",
+    "null",
+    "{'a': __import__('os')}",
+    "[" * 5_000,
+    '{"a":' * 5_000,
+    "x" * 1_000_001,
+    7,
+    b"{}",
+]
+
+
+@pytest.mark.parametrize("value", BROKEN, ids=lambda value: repr(value)[:20])
+def test_broken_json_is_named_and_the_rest_is_read(value: Any) -> None:
+    inference = read(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.system": "openai",
+            "gen_ai.request.model": "gpt-4o",
+            "gen_ai.usage.input_tokens": 9,
+            "gen_ai.usage.raw": value,
+        },
+        "logfire.openai",
+    )
+    assert inference is not None
+    assert inference.usage == TokenUsage(input_tokens=9)
+    assert inference.rejected == (("broken", "gen_ai.usage.raw"),)
+
+
+def test_nothing_is_concluded_from_what_broken_json_does_not_have() -> None:
+    """The parameters of this request were cut off at the limit for attributes, so whether it named a model is not
+    known. It is taken for a call and not for the fetching of one."""
+    span = {
+        "openinference.span.kind": "LLM",
+        "llm.invocation_parameters": '{"tools": [',
+        "llm.model_name": "gpt-4o",
+        "llm.token_count.prompt": 9,
+    }
+    inference = read(span, "openinference.instrumentation.openai")
+    assert inference is not None and inference.usage == TokenUsage(input_tokens=9)
+    assert read(span | {"llm.invocation_parameters": "{}"}, "openinference.instrumentation.openai") is None
+
+
+COUNTED = [(row, attribute) for row in DIALECTS for attribute, name in row.counts if name == "input_tokens"]
+
+
+@pytest.mark.parametrize(("value", "reason"), HOSTILE, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(("row", "attribute"), COUNTED, ids=lambda value: getattr(value, "name", value))
+def test_hostile_counts_are_named_in_every_dialect(
+    row: dialects.Dialect, attribute: str, value: Any, reason: str
+) -> None:
+    span: dict[str, Any] = {**call_of(row)}
+    holder = next((folded for folded in row.folded if attribute.startswith(folded + ".")), None)
+    if holder is not None:
+        # JSON has no tuples, and no integer is too large for it.
+        span[holder] = json.dumps(
+            {attribute.removeprefix(holder + "."): list(value) if type(value) is tuple else value}
+        )
+        if type(value) is tuple or value == 10**400:
+            return
+    else:
+        span[attribute] = value
+    inference = read(span, *scope_of(row))
+    assert inference is not None
+    assert inference.dialect == row.name
+    assert (reason, attribute) in inference.rejected
+    assert inference.usage is None or not inference.usage.input_tokens
+
+
+def scope_of(row: dialects.Dialect) -> tuple[str | None, str]:
+    return (row.scopes[0] if row.scopes else None), "1.0"
+
+
+def call_of(row: dialects.Dialect) -> dict[str, Any]:
+    """The least that makes a span a call of a dialect."""
+    span: dict[str, Any] = dict.fromkeys(() if row.scopes else row.marks[:1], "x")
+    operation = next(iter(row.operations))
+    span |= dict.fromkeys((others[0] for others in row.needs.values()), "m")
+    return span | {row.operation[0]: operation, **dict.fromkeys((*row.request_model[:1], *row.response_id[:1]), "m")}
+
+
+@pytest.mark.parametrize("row", DIALECTS, ids=lambda row: f"{row.name} {' '.join(row.scopes[:1])}")
+def test_every_row_can_be_reached(row: dialects.Dialect) -> None:
+    inference = read(call_of(row), *scope_of(row))
+    assert inference is not None and inference.dialect == row.name
+    assert candidate(call_of(row), *scope_of(row))
+    if row.scopes:
+        # None of a row's scopes is taken by one before it.
+        before = DIALECTS[: DIALECTS.index(row)]
+        assert not [scope for scope in row.scopes if any(other.written_by(scope, None) for other in before)]
+
+
+def names_of(row: dialects.Dialect) -> list[str]:
+    """Everything that a row looks at."""
+    return sorted(
+        {attribute for attribute, _ in (*row.counts, *row.added)}
+        | {*row.marks, *row.folded, *row.unless, *row.needs, *row.total, *row.whole_where, *row.streamed, *row.tier}
+        | {*row.operation, *row.provider, *row.request_model, *row.response_model, *row.response_id}
+        | {name for cost in row.costs for name in (cost.amount, cost.currency, cost.source) if name}
+        | {semconv.CALL_ID, semconv.USAGE_COST, semconv.COST_STATE, semconv.ERROR_TYPE, dialects.COVERED_BY}
+        | {semconv.USAGE_ESTIMATED, semconv.SERVER_ADDRESS, "tokenbudget.tag.x"}
+    )
+
+
 VALUES = st.one_of(
     st.integers(-(10**20), 10**20),
     st.integers(0, 5_000),
     st.floats(),
     st.text(max_size=5),
-    st.sampled_from(["chat", "embeddings", "invoke_agent", "gpt-4o", "provider", "USD", "priority", "x" * 10_000]),
+    st.sampled_from(
+        [
+            "chat",
+            "embeddings",
+            "invoke_agent",
+            "gpt-4o",
+            "provider",
+            "USD",
+            "priority",
+            "x" * 10_000,
+            "{",
+            "{}",
+            "LLM",
+            "m",
+        ]
+    ),
     st.booleans(),
     st.none(),
     st.lists(st.integers(), max_size=2),
     st.binary(max_size=3),
 )
-SCOPES = st.sampled_from([None, "", "x", OFFICIAL_OPENAI, OFFICIAL_ANTHROPIC, NATIVE, OURS])
+JSON_VALUES = st.one_of(
+    st.integers(0, 5_000), st.integers(), st.floats(), st.text(max_size=3), st.booleans(), st.none(), st.just([1])
+)
 _meter = Meter()
 
 
+@st.composite
+def spans(draw: st.DrawFn) -> tuple[dict[str, Any], str | None]:
+    """A span of any dialect, with anything in its attributes."""
+    row = draw(st.sampled_from(DIALECTS))
+    names = names_of(row)
+    attributes = draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=12))
+    for folded in row.folded:
+        inside = [name.removeprefix(folded + ".") for name in names if name.startswith(folded + ".")]
+        if inside and draw(st.booleans()):
+            attributes[folded] = nested(draw(st.dictionaries(st.sampled_from(inside), JSON_VALUES, max_size=8)))
+    if draw(st.booleans()):
+        attributes |= call_of(row)
+    return attributes, draw(st.sampled_from([*row.scopes, None, "", "x"]))
+
+
+def nested(leaves: dict[str, Any]) -> str:
+    root: dict[str, Any] = {}
+    for path, value in leaves.items():
+        *above, name = path.split(".")
+        node = root
+        for step in above:
+            below = node.get(step)
+            node[step] = node = below if isinstance(below, dict) else {}
+        node[name] = value
+    return json.dumps(root)
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first text of a run is slow to make
-@given(
-    st.dictionaries(st.sampled_from(NAMES), VALUES),
-    SCOPES,
-    st.sampled_from([None, "", "1.3b0", "x", "9" * 5_000]),
-)
+@given(spans(), st.sampled_from([None, "", "1.3b0", "x", "9" * 5_000]))
 def test_nothing_hostile_raises_or_costs_less_than_nothing(
-    attributes: dict[str, Any], scope: str | None, version: str | None
+    span: tuple[dict[str, Any], str | None], version: str | None
 ) -> None:
-    attributes.setdefault("gen_ai.operation.name", "chat")
+    attributes, scope = span
     inference = read(attributes, scope, version)
-    if inference is None or inference.usage is None:
+    if inference is None:
+        return
+    assert candidate(attributes, scope, version)
+    assert inference.operation in semconv.INFERENCE_OPERATIONS
+    assert inference.reported_nano_usd is None or 0 <= inference.reported_nano_usd <= dialects.MAX_COST_NANO_USD
+    assert all(len(name) <= dialects.MAX_NAME_LENGTH + 10 for name in (inference.provider, inference.model))
+    if inference.usage is None:
         return
     usage = inference.usage
     assert usage.problems() == ()
-    assert all(0 <= value <= 10 * dialects.MAX_COUNT for value in usage.__dict__.values())
+    assert all(0 <= value <= 10 * dialects.MAX_COUNT for value in usage.counts().values())
     request = Request(
         inference.provider, inference.model, inference.operation, lambda: Size(0, 0), tier=inference.tier, tags={}
     )
-    cost = _meter.record(request, Reading(usage, inference.response_model, inference.tier)).cost
+    reading = Reading(usage, inference.response_model, inference.tier, inference.reported_nano_usd)
+    cost = _meter.record(request, reading).cost
     assert cost.nano_usd is None or cost.nano_usd >= 0
