@@ -16,8 +16,8 @@ _BOUNDARY: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DATA: Final = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _COMPRESS_AT: Final = 65_536
 
-_END: Final = (b"data: [DONE]", b"data:[DONE]")
-_PING: Final = b"event: ping\n"
+_END: Final = tuple(mark + end for mark in (b"data: [DONE]", b"data:[DONE]") for end in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+_PING: Final = b"event: ping"
 
 OnEvent = Callable[[bytes], bool]
 """Takes the data of an event, and says whether the event is to be withheld from the program."""
@@ -31,9 +31,11 @@ def chunks_in(data: bytes) -> int:
     2
     """
     count = data.count(b"\ndata:") + data.startswith(b"data:")
-    if b"[DONE]" in data[-16:] and any(end in data[-20:] for end in _END):
+    if data.endswith(_END):
         count -= 1
-    return count - data.count(_PING)
+    if _PING in data:
+        count -= data.count(_PING + b"\n") + data.count(_PING + b"\r")
+    return count
 
 
 class EventScanner:
