@@ -43,7 +43,7 @@ from tokenbudget_otel.dialects import COVERED_BY, DIALECTS, METERED_KEY, Dialect
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.instrumentation.call import charge_attributes
 from tokenbudget_otel.instrumentation.call_metrics import CallMetrics, Measured
-from tokenbudget_otel.instrumentation.emitters import recorded_by
+from tokenbudget_otel.instrumentation.emitters import NONE, recorded_by
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.metric_options import metric_options
@@ -127,13 +127,16 @@ class _Call:
 class _Start:
     """A GenAI span that is under way."""
 
-    __slots__ = ("call", "context", "door", "is_tool", "parent")
+    __slots__ = ("call", "context", "door", "is_tool", "parent", "recorded")
 
-    def __init__(self, parent: int, ctx: Context, *, door: str | None, is_tool: bool) -> None:
+    def __init__(
+        self, parent: int, ctx: Context, *, door: str | None, is_tool: bool, recorded: frozenset[str] = NONE
+    ) -> None:
         self.parent = parent
         self.context = ctx
         self.door = door
         self.is_tool = is_tool
+        self.recorded = recorded
         self.call = _Call()
 
 
@@ -246,11 +249,13 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             self._open[span_id] = parent_id
             return
         ctx = context_api.get_current() if parent_context is None else parent_context
+        operation = str(attributes.get(semconv.OPERATION_NAME))
         start = _Start(
             parent_id,
             ctx,
             door=_metered_above(ctx),
-            is_tool=attributes.get(semconv.OPERATION_NAME) == "execute_tool",
+            is_tool=operation == "execute_tool",
+            recorded=recorded_by(scope) if operation in semconv.INFERENCE_OPERATIONS else NONE,
         )
         self._open[span_id] = start
         if _is_ours(scope):
@@ -446,9 +451,18 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 duration=_seconds(span),
                 first_chunk=first_chunk if isinstance(first_chunk, float) and 0 <= first_chunk < math.inf else None,
                 error_type=error_type,
-                recorded=recorded_by(_scope(span)[0]),
+                recorded=self._recorded(span, start),
             )
         )
+
+    def _recorded(self, span: Span | ReadableSpan, start: _Start) -> frozenset[str]:
+        """What the makers of this span, and of inferences around it that are under way, record of the call."""
+        recorded = recorded_by(_scope(span)[0])
+        for span_id in self._above(start.parent):
+            node = self._open.get(span_id)
+            if isinstance(node, _Start):
+                recorded |= node.recorded
+        return recorded
 
     def _reject(self, inference: Inference) -> None:
         for reason in dict.fromkeys(reason for reason, _ in inference.rejected):

@@ -113,6 +113,18 @@ def test_nested_spans_of_one_call_take_time_once(used: dict[str, Any], bench: Be
     assert [point.count for point in bench.metric(semconv.METRIC_DURATION)] == [1]
 
 
+@pytest.mark.parametrize(("operation", "theirs"), [("chat", True), ("invoke_agent", False)])
+def test_what_the_maker_of_a_span_around_records_is_not_recorded_again(
+    operation: str, theirs: bool, bench: Bench
+) -> None:
+    """The anthropic SDK makes a span of its own inside the official package's."""
+    around = bench.provider.get_tracer("opentelemetry.instrumentation.genai.anthropic")
+    with around.start_as_current_span("outer", attributes={**CHAT, "gen_ai.operation.name": operation}):
+        bench.chat(scope="com.anthropic.sdk.python")
+    assert recorded(bench) == (set() if theirs else {semconv.METRIC_DURATION, semconv.METRIC_TOKEN_USAGE})
+    assert len(bench.metric(semconv.METRIC_COST)) == 1
+
+
 def test_tags_of_the_context_and_of_the_span_are_on_metrics_where_asked_for(make: Callable[..., Bench]) -> None:
     bench = make(metric_tags=("tenant", "feature"))
     with tb.tags(tenant="acme", user="eve"):

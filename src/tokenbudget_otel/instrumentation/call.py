@@ -208,8 +208,8 @@ class LlmCall:
     def chunk_arrived(self, count: int = 1) -> None:
         """Note the time of chunks of a stream: of ``count`` that arrived together.
 
-        A chunk is what an SDK makes an object of: an event of the stream. Those that are still to be told from what
-        arrived are counted when they are.
+        A chunk is what an SDK makes an object of: an event of the stream. Of bytes with no whole event there are none;
+        it counts when the rest of it has come.
         """
         if not count:
             return

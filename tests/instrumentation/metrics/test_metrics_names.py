@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import metrics_harness as harness
@@ -129,6 +131,25 @@ def test_modalities_never_add_up_to_more_or_less_than_the_whole(whole: int, part
 
 def test_a_count_that_is_not_known_is_not_counted() -> None:
     assert by_modality(tb.TokenUsage(input_audio_tokens=5), "input_tokens", INPUT_MODALITIES) == []
+
+
+def test_the_document_has_every_name() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "attributes.md").read_text()
+    names = [getattr(semconv, name) for name in vars(semconv) if name.startswith("METRIC_")]
+    missing = [
+        name
+        for name in names
+        # Tables have what a row's names have in common once.
+        if f"`{name}`" not in document and not re.search(rf"`[….]+{re.escape(_end(name))}`", document)
+    ]
+    assert not missing
+
+
+def _end(name: str) -> str:
+    for start in (USAGE, "gen_ai.client.inference.operation.", "gen_ai.client.inference.", "gen_ai.client.operation."):
+        if name.startswith(start):
+            return name.removeprefix(start)
+    return name.rpartition(".")[2]
 
 
 # --- options -----------------------------------------------------------------------------------------------------
