@@ -99,7 +99,7 @@ def test_as_many_chunks_are_timed_however_they_come(call: Any, wire: dict[str, A
 
 
 def test_chunks_take_as_long_as_the_official_package_finds(sim: Simulator) -> None:
-    answer = Behaviour(text="Little by little it gets late.", chunks=4, first_chunk_s=0.05, chunk_s=0.03)
+    answer = Behaviour(text="Little by little it gets late.", chunks=4, first_chunk_s=0.05, chunk_s=0.06)
     for call in (harness.chat_stream, harness.message_stream):
         for kinds in (official, ()):
             found = measured(kinds, sim, call, answer)
@@ -107,8 +107,8 @@ def test_chunks_take_as_long_as_the_official_package_finds(sim: Simulator) -> No
                 found.one(name) for name in (semconv.METRIC_TIME_TO_FIRST_CHUNK, semconv.METRIC_TIME_PER_OUTPUT_CHUNK)
             )
             assert first.sum >= 0.05
-            assert gaps.sum >= 0.05
-            assert first.sum + gaps.sum <= found.one(semconv.METRIC_DURATION).sum
+            # However late the chunks are read, together they take until the last one.
+            assert 0.05 + 3 * 0.06 <= first.sum + gaps.sum <= found.one(semconv.METRIC_DURATION).sum
 
 
 def ordered(readings: Readings, name: str) -> list[Any]:
