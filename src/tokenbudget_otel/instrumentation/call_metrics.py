@@ -33,9 +33,9 @@ MAX_SCOPES: Final = 1_000
 MAX_MODELS: Final = 500
 """Models asked for, and models that answered, that metrics keep apart. Programs and their users make names up."""
 
-MAX_GAPS: Final = 1_000
+MAX_GAPS = 256
 """Times between chunks that are recorded of one stream: of a longer one, a random sample. To record one takes the
-OpenTelemetry SDK some 7 microseconds, ten times what all else for a chunk does."""
+OpenTelemetry SDK some 7 microseconds, ten times what all else for a chunk does. May be set."""
 
 MODALITIES: Final = ("text", "audio", "image", "video")
 
