@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import tokenbudget_otel as tb
 from tokenbudget_otel import meter as meter_module
-from tokenbudget_otel.instrumentation import deferred, guard, hosts
+from tokenbudget_otel.instrumentation import deferred, guard, hosts, metered_calls
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Simulator
 
@@ -68,6 +68,7 @@ def sim(_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simu
 def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
     """A meter of this test's own, in the place of the process-wide one."""
     fresh = Meter()
+    metered_calls.forget()  # the simulator gives the responses of each test the same ids
     monkeypatch.setattr(meter_module, "_meter", fresh)
     return fresh
 

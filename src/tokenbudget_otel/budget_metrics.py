@@ -131,7 +131,9 @@ def _attributes(row: BudgetStatus, unit: str, window: str) -> dict[str, str]:
     }
 
 
-_made: Final[weakref.WeakKeyDictionary[MeterProvider, _Gauges]] = weakref.WeakKeyDictionary()
+_made: Final[list[tuple[weakref.ref[MeterProvider], _Gauges]]] = []
+"""The gauges of each provider that is alive. No mapping: there are providers that cannot be hashed (logfire's)."""
+
 _default: _Gauges | None = None
 """The gauges that were made where no provider was named. Those of a program that has not set the global one yet."""
 
@@ -140,11 +142,13 @@ def _gauges_of(meter_provider: MeterProvider | None) -> _Gauges:
     global _default
     the_global = get_meter_provider()
     provider = the_global if meter_provider is None else meter_provider
-    gauges = _made.get(provider)
+    _made[:] = [(known, made) for known, made in _made if known() is not None]
+    gauges = next((made for known, made in _made if known() is provider), None)
     if gauges is None and provider is the_global:
         gauges = _default
     if gauges is None:
-        gauges = _made[provider] = _Gauges(provider)
+        gauges = _Gauges(provider)
+        _made.append((weakref.ref(provider), gauges))
     if meter_provider is None:
         _default = gauges
     return gauges

@@ -32,7 +32,6 @@ from typing import Any, Final, Literal
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -41,9 +40,12 @@ from opentelemetry.trace import StatusCode
 from tokenbudget_otel import dialects, semconv
 from tokenbudget_otel.dialects import COVERED_BY, DIALECTS, METERED_KEY, Dialect, Inference, Reader
 from tokenbudget_otel.forks import renew_after_fork
+from tokenbudget_otel.instrumentation import metered_calls
 from tokenbudget_otel.instrumentation.call import charge_attributes
 from tokenbudget_otel.instrumentation.call_metrics import CallMetrics, Measured
+from tokenbudget_otel.instrumentation.carrier import metered_call, to_show
 from tokenbudget_otel.instrumentation.emitters import NONE, recorded_by
+from tokenbudget_otel.instrumentation.frozen_spans import write
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.metric_options import metric_options
@@ -85,26 +87,6 @@ OTHER_ERROR: Final = "_OTHER"
 _SERVER: Final = (semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
 
 TagScope = Literal["all", "genai", "none"]
-
-_ESSENTIAL: Final = 2
-"""How many of the attributes are set even where others have to go for them: the cost and its state."""
-
-_ORDER: Final = {
-    name: index
-    for index, name in enumerate(
-        (
-            semconv.USAGE_COST,
-            semconv.COST_STATE,
-            semconv.CALL_ID,
-            COVERED_BY,
-            semconv.USAGE_ESTIMATED,
-            semconv.COST_SOURCE,
-            semconv.COST_UNPRICED,
-            semconv.COST_MODEL,
-            semconv.COST_SOURCE_VERSION,
-        )
-    )
-}
 
 
 class _Call:
@@ -192,6 +174,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         self._sees_ending = False
         self._lock = threading.Lock()
         renew_after_fork(self)
+        metered_calls.listen()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -289,16 +272,17 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             if self._below:
                 self._below.pop(ids.span_id, None)
             return
+        metered = None if _is_ours(scope) else metered_call(span, scope, inference)
         # Taking the span off the books and putting its call on them is one step: two nested spans may end in two
         # threads at once, and one of them has to see the other.
         with self._lock:
             below = self._below.pop(ids.span_id, [])
             start = self._started(span, self._open.pop(ids.span_id, None))
             call = start.call
-            call.id = inference.call_id or f"{ids.trace_id:032x}{ids.span_id:016x}"
+            call.id = metered.id if metered else inference.call_id or f"{ids.trace_id:032x}{ids.span_id:016x}"
             call.response_id = inference.response_id
             call.ended_ns = span.end_time or time.time_ns()
-            charged = inference.call_id is not None or _is_ours(scope)
+            charged = metered is not None or inference.call_id is not None or _is_ours(scope)
             covering = None if charged else inference.covered_by or self._covering(span, start, below)
             call.charged = charged or inference.usage is not None
             if covering is None:
@@ -308,9 +292,19 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 if len(self._charged) > MAX_CHARGED:
                     self._charged.popitem(last=False)
         if charged:
-            if inference.usage is not None and not _is_ours(scope) and semconv.COST_STATE not in attributes:
-                # The span of an adopted call ended before the door could write the cost on it.
+            more = None if metered is None else to_show(metered, inference, attributes)
+            if more:
+                self._write(span, more)
+            elif (
+                more is None
+                and inference.usage is not None
+                and not _is_ours(scope)
+                and semconv.COST_STATE not in attributes
+            ):
+                # The span of a metered call ended before the door could tell what that came to.
                 self._price(span, start, inference, inference.usage, call.id, counted=True)
+                if metered is not None:
+                    metered.shown = metered.carried = True
             return
         if covering is not None:
             self._write(span, {COVERED_BY: covering})
@@ -484,10 +478,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             )
 
     def _write(self, span: Span | ReadableSpan, attributes: Mapping[str, Any]) -> None:
-        if isinstance(span, Span) and span.is_recording():
-            # As the specification has it. SDK 1.45 is not there yet.
-            span.set_attributes(attributes)
-        elif not write_frozen(span, attributes) and "read only" not in self._told:
+        if not write(span, attributes) and "read only" not in self._told:
             self._told.add("read only")
             logger.warning(
                 "This version of the OpenTelemetry SDK lets no processor add attributes to a span that ends. Calls of "
@@ -536,44 +527,3 @@ def _metered_above(ctx: Context) -> str | None:
         if isinstance(call_id, str):
             return call_id
     return None
-
-
-class _Freeze:
-    """The lock under which attributes are thawed: two processors may be at one span."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        renew_after_fork(self)
-
-    def _after_fork(self) -> None:
-        self.lock = threading.Lock()
-
-
-_freeze: Final = _Freeze()
-
-
-def write_frozen(span: Any, attributes: Mapping[str, Any]) -> bool:
-    """Add attributes to a span that has ended and has not been exported. Whether that could be done.
-
-    SDK 1.45 freezes the attributes of a span before it tells processors that it ends, and hands the same
-    attributes to all of them. There is no public way that works in any order of processors, so the freeze is
-    lifted for the moment, where it is as we know it. Limits of the span hold.
-    """
-    target = getattr(span, "_attributes", None)
-    if not isinstance(target, BoundedAttributes) or not isinstance(getattr(target, "_immutable", None), bool):
-        return False
-    fitting = sorted(attributes, key=lambda name: _ORDER.get(name, len(_ORDER)))
-    if target.maxlen is not None:
-        room = target.maxlen - len(target)
-        new = [name for name in fitting if name not in target]
-        dropped = set(new[max(room, _ESSENTIAL) :])
-        fitting = [name for name in fitting if name not in dropped]
-    with _freeze.lock:
-        frozen = target._immutable
-        target._immutable = False
-        try:
-            for name in fitting:
-                target[name] = attributes[name]
-        finally:
-            target._immutable = frozen
-    return target.maxlen == 0 or all(name in target for name in fitting[:1])

@@ -26,7 +26,7 @@ import tokenbudget_otel as tb
 from tokenbudget_otel import processor as module
 from tokenbudget_otel import semconv
 from tokenbudget_otel.dialects import COVERED_BY, METERED_KEY
-from tokenbudget_otel.instrumentation import guard
+from tokenbudget_otel.instrumentation import frozen_spans, guard
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.processor import METRIC_REJECTED, REJECTED_REASON, TokenBudgetSpanProcessor
 
@@ -66,7 +66,7 @@ def test_pin_how_the_sdk_ends_a_span() -> None:
 
 def test_writes_the_public_way_where_the_sdk_lets_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later SDK calls on_ending while the span records; here one that does is made up."""
-    monkeypatch.setattr(module, "write_frozen", lambda *_: pytest.fail("not needed"))
+    monkeypatch.setattr(frozen_spans, "write_frozen", lambda *_: pytest.fail("not needed"))
     ended = bench.processor.on_ending
     span = bench.start(attributes={**CHAT, **USED})
     ended(span)
@@ -86,7 +86,7 @@ def test_prices_at_the_end_where_the_sdk_has_no_step_before_it(make: Make) -> No
 def test_counts_only_where_the_sdk_allows_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "write_frozen", lambda *_: False)
+    monkeypatch.setattr(frozen_spans, "write_frozen", lambda *_: False)
     bench.chat()
     bench.chat()
     assert bench.calls == 2
@@ -449,7 +449,7 @@ def test_many_threads(bench: Bench) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_is_not_held_up(bench: Bench) -> None:
-    with bench.processor._lock, module._freeze.lock:  # as another thread may at the fork
+    with bench.processor._lock, frozen_spans._freeze.lock:  # as another thread may at the fork
         child = os.fork()
         if child == 0:
             bench.chat()

@@ -20,11 +20,14 @@ from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.budgets.remedies import UNCHANGED
 from tokenbudget_otel.budgets.steps import Steps, run, run_async
 from tokenbudget_otel.dialects import METERED_KEY
+from tokenbudget_otel.instrumentation import carrier, metered_calls
 from tokenbudget_otel.instrumentation.budget_events import note_budgets
 from tokenbudget_otel.instrumentation.call_metrics import Measured
 from tokenbudget_otel.instrumentation.emitters import NONE, recorded_elsewhere
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.metered_calls import MeteredCall
+from tokenbudget_otel.instrumentation.peers import around_this_call, say_whose_span, scope_of
 from tokenbudget_otel.instrumentation.suppression import span_of_this_call, suppressed
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Ticket
@@ -68,9 +71,9 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later", "_meter",
-                 "_once", "_own", "_quiet", "_server", "_started", "_telemetry", "_wall_start", "context", "request",
-                 "span", "ticket")  # fmt: skip
+    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later", "_maker",
+                 "_meter", "_once", "_own", "_quiet", "_remembered", "_server", "_started", "_telemetry",
+                 "_wall_start", "context", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
         self,
@@ -106,9 +109,11 @@ class LlmCall:
         self.context = request.context if request.context is not None else context_api.get_current()
         self.span: Span = INVALID_SPAN
         self._own = False
+        self._maker: str | None = None
         self._attributes = attributes
         self._admit = admit
         self._later: Callable[[], None] | None = None
+        self._remembered: MeteredCall | None = None
         self._quiet = quiet
         self._wall_start = time.time_ns()
         self._started = time.perf_counter()
@@ -159,9 +164,16 @@ class LlmCall:
 
     def _make_span(self, parent: Context) -> None:
         request, attributes = self.request, self._attributes
-        adopted = span_of_this_call(parent, request.operation, request.asked_model or request.model)
+        maker = around_this_call(self._telemetry.sdk)
+        adopted = span_of_this_call(parent, request.operation, request.asked_model or request.model, maker)
         if adopted is not None:
             self.span = adopted
+            maker = scope_of(adopted) or maker
+        self._maker = maker
+        if maker is not None:
+            # Its span may not be current, or may come later: the cost is put on it when it ends.
+            say_whose_span(maker)
+            carrier.attach(self._telemetry.tracer_provider)
         elif not suppressed(parent):
             start: dict[str, Any] = {
                 semconv.OPERATION_NAME: request.operation,
@@ -181,6 +193,13 @@ class LlmCall:
             )
             self._own = True
             self.context = trace.set_span_in_context(self.span, parent)
+        self._remembered = metered_calls.remember(
+            request.id,
+            {name for name in (request.model, request.asked_model) if name},
+            self._wall_start,
+            maker=maker,
+            shown=self.span.is_recording(),
+        )
         # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
         # call is metered here.
         self.context = context_api.set_value(METERED_KEY, request.id, self.context)
@@ -236,6 +255,11 @@ class LlmCall:
         return self._own
 
     @property
+    def has_span(self) -> bool:
+        """Whether the call has a span, ours or somebody else's, or will have."""
+        return self._own or self._maker is not None or self.span.is_recording()
+
+    @property
     def finished(self) -> bool:
         """Whether the call has ended."""
         return not self._once
@@ -276,6 +300,7 @@ class LlmCall:
                 charge = book(reading) if book is not None else self._meter.settle(self.ticket, reading)
         finally:
             try:
+                self._remember(facts, charge)
                 error_type = self._write_span(outcome, facts, error, charge)
                 self._record(duration, facts, charge, error_type)
             finally:
@@ -299,6 +324,22 @@ class LlmCall:
             self.span.set_status(Status(StatusCode.ERROR, str(refusal)))
         if self._own:
             self.span.end()
+
+    def _remember(self, facts: ResponseFacts, charge: Charge | None) -> None:
+        """For the spans that others make of this call, and end later."""
+        call = self._remembered
+        if call is None:
+            return
+        if not self.span.is_recording():
+            call.span_is_gone()
+        usage = None if charge is None or charge.usage is None else charge.usage
+        call.finish(
+            time.time_ns(),
+            {} if charge is None else charge_attributes(charge, tokens=False),
+            None if usage is None else (usage.input_tokens, usage.output_tokens),
+            facts.id,
+            facts.model,
+        )
 
     def _write_span(
         self, outcome: str, facts: ResponseFacts, error: BaseException | None, charge: Charge | None
@@ -348,7 +389,7 @@ class LlmCall:
                 first_chunk=self._first_chunk,
                 gaps=self._gaps or (),
                 error_type=error_type,
-                recorded=NONE if self._own else recorded_elsewhere(self.span, self.context),
+                recorded=NONE if self._own else recorded_elsewhere(self.span, self.context, self._maker),
             )
         )
 

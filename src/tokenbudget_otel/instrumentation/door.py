@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred, followed
+from tokenbudget_otel.instrumentation.beneath import Holder, holder_of
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.content import record_content
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
@@ -42,6 +43,7 @@ class Door:
         self.meter = meter
         # Weakly, both: the hook of a client holds the client.
         self._hooked: list[tuple[weakref.ref[Any], str, Any, weakref.ref[Any]]] = []
+        self._beneath: list[tuple[Holder, Any, Any]] = []
         self._open = True
         self.together: Door = self
         """The doors of the same SDK, this one among them: what a copy of a wrapped client has to pass."""
@@ -107,9 +109,21 @@ class Door:
     # --- installing --------------------------------------------------------------------------------------------
 
     def hook(self, owner: Any, name: str, *, is_async: bool | None = None) -> None:
-        """Put the door before a method of a class."""
+        """Put the door before a method of a class, beneath what others have put on it."""
         original = vars(owner)[name]
-        self.put(owner, name, self.hooked(original, is_async=is_async))
+        if not self.hook_beneath(original, owner, is_async=is_async):
+            self.put(owner, name, self.hooked(original, is_async=is_async))
+
+    def hook_beneath(self, method: Any, owner: type, *, is_async: bool | None = None) -> bool:
+        """Put the door inside of what others have put on a method of the SDK. Whether they have."""
+        holder = holder_of(method, owner.__module__.partition(".")[0])
+        if holder is None:
+            return False
+        original = holder.get()
+        replacement = self.hooked(original, is_async=is_async)
+        holder.set(replacement)
+        self._beneath.append((holder, original, replacement))
+        return True
 
     def hook_function(self, module: Any, name: str) -> None:
         """Put the door before a function of a module."""
@@ -141,7 +155,14 @@ class Door:
     def hook_client(self, client: Any, name: str, *, is_async: bool | None = None) -> None:
         """Put the door before a method of one object only."""
         original = getattr(type(client), name)
-        self.put(client, name, functools.partial(self.hooked(original, is_async=is_async), client))
+        through = functools.partial(self.hooked(original, is_async=is_async), client)
+        # Others instrument single clients as well.
+        holder = holder_of(vars(client).get(name), type(client).__module__.partition(".")[0])
+        if holder is None:
+            self.put(client, name, through)
+        else:
+            self._beneath.append((holder, holder.get(), through))
+            holder.set(through)
 
     def put(self, owner: Any, name: str, replacement: Any) -> None:
         """Replace an attribute of a class, a module or an object until :meth:`unhook`."""
@@ -162,6 +183,10 @@ class Door:
             else:
                 setattr(owner, name, previous)
         self._hooked.clear()
+        for holder, original, put in reversed(self._beneath):
+            if holder.get() is put:
+                holder.set(original)
+        self._beneath.clear()
 
     @property
     def is_open(self) -> bool:

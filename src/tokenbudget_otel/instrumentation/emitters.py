@@ -14,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import INVALID_SPAN, Span
 
+from tokenbudget_otel.instrumentation.peers import scope_of
 from tokenbudget_otel.instrumentation.suppression import (
     OFFICIAL_EMBEDDING,
     OFFICIAL_FETCH_RESPONSE,
@@ -77,18 +78,17 @@ def recorded_by(scope: str | None) -> frozenset[str]:
     return NONE
 
 
-def recorded_elsewhere(span: Span, ctx: Context) -> frozenset[str] | None:
+def recorded_elsewhere(span: Span, ctx: Context, maker: str | None = None) -> frozenset[str] | None:
     """What others record of a call that is metered at our door and has no span of ours.
 
     Args:
         span: the one that stands for the call: of somebody else, or none.
         ctx: the context in which the call is made.
+        maker: the scope or the module of whoever is known to make the span, also where that is not sampled.
 
     Returns:
         ``None`` where nobody is to record any: OpenTelemetry's own key asks for silence.
     """
-    if span is not INVALID_SPAN:
-        return recorded_by(_scope_of(span))
     if any(ctx.get(key) for key in _SILENCE):
         return None
     if any(ctx.get(key) for key in (OFFICIAL_INFERENCE, OFFICIAL_EMBEDDING, OFFICIAL_FETCH_RESPONSE)):
@@ -96,12 +96,11 @@ def recorded_elsewhere(span: Span, ctx: Context) -> frozenset[str] | None:
     if ctx.get(SUPPRESS_LANGUAGE_MODEL):
         # By a framework's instrumentation, around a span of its own. Where that is not sampled nobody can tell whose.
         around = trace.get_current_span(ctx)
-        return recorded_by(_scope_of(around)) if hasattr(around, "instrumentation_scope") else _USUAL
+        return recorded_by(scope_of(around)) if hasattr(around, "instrumentation_scope") else _USUAL
+    if maker is not None:
+        return recorded_by(maker)
+    if span is not INVALID_SPAN:
+        return recorded_by(scope_of(span))
     if OPENLIT_CONTEXT_VARIABLE[0] in sys.modules:
         return ALL  # its flag may be down again by now
     return NONE
-
-
-def _scope_of(span: Span) -> str | None:
-    name = getattr(getattr(span, "instrumentation_scope", None), "name", None)
-    return name if isinstance(name, str) else None

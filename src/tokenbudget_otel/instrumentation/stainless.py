@@ -62,11 +62,13 @@ class StainlessDoor(HttpDoor):
     def install(self, sdk: Any) -> None:
         for name, is_async in zip(self.clients, (False, True), strict=True):
             try:
-                owner = _owner_of_request(getattr(sdk, name))
+                owner, *above = _owners_of_request(getattr(sdk, name))
             except AttributeError as error:  # not in this version; the other client may be
                 log_once(f"instrument {sdk.__name__}.{name}", error)
                 continue
             self.hook(owner, "request", is_async=is_async)
+            for client in above:  # others put their hook on the client class
+                self.hook_beneath(vars(client)["request"], owner, is_async=is_async)
             if (retry := vars(owner).get("_sleep_for_retry")) is not None:
                 self.put(owner, "_sleep_for_retry", _noting_attempts(retry))
 
@@ -188,9 +190,10 @@ def _body(options: Any) -> Body:
     return {**body, **extra} if isinstance(extra, Mapping) else body
 
 
-def _owner_of_request(client: type) -> type:
-    """The base class that has ``request``: hooking it there covers the SDK's other clients (Bedrock, Vertex)."""
-    for base in client.__mro__:
-        if "request" in vars(base):
-            return base
-    raise AttributeError(f"{client.__qualname__} has no method `request`")
+def _owners_of_request(client: type) -> list[type]:
+    """The base class that has ``request`` (hooking it there covers the SDK's other clients: Bedrock, Vertex), and the
+    classes that have another one in front of it."""
+    owners = [base for base in reversed(client.__mro__) if "request" in vars(base)]
+    if not owners:
+        raise AttributeError(f"{client.__qualname__} has no method `request`")
+    return owners

@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.peers import of_one_maker, scope_of
 from tokenbudget_otel.scopes import detach
 
 SUPPRESS_LANGUAGE_MODEL: Final = "suppress_language_model_instrumentation"
@@ -51,16 +52,20 @@ def _enabled_in(ctx: Context) -> bool:
         detach(token)
 
 
-def span_of_this_call(ctx: Context, operation: str, model: str) -> Span | None:
+def span_of_this_call(ctx: Context, operation: str, model: str, maker: str | None = None) -> Span | None:
     """The span that somebody else has just made for this very call, if there is one.
 
-    It is the current span, it records, it says that it is an inference of the same model, and no call has
-    been charged to it yet.
+    It is the current span, it records, no call has been charged to it yet, and it says that it is an inference of the
+    same model, or is of the ``maker`` through whose function the call comes.
     """
     span = trace.get_current_span(ctx)
-    attributes = getattr(span, "attributes", None)
-    if not attributes or not span.is_recording() or semconv.CALL_ID in attributes:
+    if not span.is_recording():
         return None
+    attributes = getattr(span, "attributes", None)
+    if attributes is None or semconv.CALL_ID in attributes:
+        return None
+    if of_one_maker(maker, scope_of(span)):
+        return span  # some say what it is of only when it ends
     named = attributes.get(semconv.OPERATION_NAME)
     is_inference = (
         named == operation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from opentelemetry._logs import Logger, LoggerProvider, get_logger
 from opentelemetry.metrics import MeterProvider, get_meter
-from opentelemetry.trace import Tracer, TracerProvider, get_tracer
+from opentelemetry.trace import Tracer, TracerProvider, get_tracer, get_tracer_provider
 
 from tokenbudget_otel.instrumentation.call_metrics import CallMetrics
 from tokenbudget_otel.instrumentation.capture import Capture, capture_from_environment
@@ -26,6 +26,7 @@ class Telemetry:
         logger: where content events go.
         capture: whether and where content is captured.
         former_names: whether attributes are also set under the names of the previous conventions.
+        own_provider: the tracer provider that was given; ``None`` for the global one.
     """
 
     scope: str
@@ -34,6 +35,17 @@ class Telemetry:
     logger: Logger
     capture: Capture
     former_names: bool = False
+    own_provider: TracerProvider | None = None
+
+    @property
+    def sdk(self) -> str:
+        """The top name of the modules of the SDK."""
+        return self.scope.rpartition("instrumentation.")[2].partition(".")[0]
+
+    @property
+    def tracer_provider(self) -> TracerProvider:
+        """Where spans go."""
+        return self.own_provider or get_tracer_provider()
 
     @classmethod
     def make(
@@ -55,4 +67,5 @@ class Telemetry:
             logger=get_logger(scope, __version__, logger_provider, SCHEMA_URL),
             capture=capture_from_environment(),
             former_names=former_names,
+            own_provider=tracer_provider,
         )

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import INVALID_SPAN
 
 from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation import emitters
 from tokenbudget_otel.instrumentation.emitters import ALL, EMITTERS, NONE, recorded_by, recorded_elsewhere
 from tokenbudget_otel.simulator import Behaviour, Simulator
 
@@ -148,6 +149,20 @@ def test_where_spans_are_suppressed_whoever_suppressed_them_records(why: str, si
             harness.chat_stream(sim)
         found = read()
     assert set(found.points) == expected | OWN
+
+
+@pytest.mark.parametrize(
+    ("maker", "recorded"),
+    [
+        ("opentelemetry.instrumentation.openai.v1.responses_wrappers", {emitters.DURATION, emitters.TOKENS}),
+        ("opentelemetry.util.genai.stream", ALL),
+        ("openlit.instrumentation.openai.openai", ALL),
+        ("logfire._internal.integrations.llm_providers.llm_provider", NONE),
+        ("langfuse.openai", NONE),
+    ],
+)
+def test_who_stands_around_a_call_records_also_where_no_span_is_sampled(maker: str, recorded: set[str]) -> None:
+    assert recorded_elsewhere(INVALID_SPAN, context.get_current(), maker) == recorded
 
 
 def test_under_openlits_flag_it_records(monkeypatch: pytest.MonkeyPatch) -> None:
