@@ -62,6 +62,8 @@ def instrument(
     hosts: Mapping[str, str] | None = None,
     former_names: bool = False,
     stream_usage: bool | None = None,
+    metric_names: str | None = None,
+    metric_tags: Iterable[str] | None = None,
 ) -> None:
     """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, and nothing twice.
 
@@ -75,15 +77,18 @@ def instrument(
         hosts: who answers at base URLs that are not known: ``{"llm.example.com/groq": "groq"}``.
         former_names: also set span attributes under the names of the previous conventions.
         stream_usage: whether streams are asked for their usage where the program does not ask itself.
+        metric_names: ``"current"`` (the default), ``"coming"`` or ``"both"`` (docs/attributes.md, Metrics).
+        metric_tags: which tags become attributes of metrics, such as ``("tenant",)``; none by default.
 
     Raises:
         ValueError: for a budget that cannot be meant, or two different ones with the same name; for a configuration
-            or a ledger that cannot be used.
+            or a ledger that cannot be used; for metric names or tags that cannot be.
 
     >>> instrument(budgets=[Budget(limit_usd=50, window="month", per="tenant")])
     >>> uninstrument()
     >>> meter().enforcer.clear()
     """
+    importlib.import_module("tokenbudget_otel.instrumentation.metric_options").metric_options(metric_names, metric_tags)
     for base_url, provider in (hosts or {}).items():
         importlib.import_module("tokenbudget_otel.instrumentation.hosts").map_host(base_url, provider)
     enforcer = meter().enforcer
@@ -95,6 +100,8 @@ def instrument(
         "tracer_provider": tracer_provider,
         "meter_provider": meter_provider,
         "former_names": former_names,
+        "metric_names": metric_names,
+        "metric_tags": metric_tags,
     }
     if stream_usage is not None:
         options["stream_usage"] = stream_usage

@@ -23,10 +23,11 @@ count without spans. docs/span-processor.md has the rules.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from opentelemetry import context as context_api
@@ -41,13 +42,15 @@ from tokenbudget_otel.dialects import COVERED_BY, DIALECTS, METERED_KEY, Dialect
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.instrumentation import metered_calls
 from tokenbudget_otel.instrumentation.call import charge_attributes
+from tokenbudget_otel.instrumentation.call_metrics import CallMetrics, Measured
 from tokenbudget_otel.instrumentation.carrier import metered_call, to_show
+from tokenbudget_otel.instrumentation.emitters import NONE, recorded_by
 from tokenbudget_otel.instrumentation.frozen_spans import write
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
+from tokenbudget_otel.instrumentation.metric_options import metric_options
 from tokenbudget_otel.instrumentation.telemetry import SCHEMA_URL
-from tokenbudget_otel.meter import Meter, Reading, Request, Size, Ticket, meter
-from tokenbudget_otel.money import NANO_PER_USD
+from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Size, Ticket, meter
 from tokenbudget_otel.tags import current_tags
 from tokenbudget_otel.usage import TokenUsage
 from tokenbudget_otel.version import __version__
@@ -78,18 +81,24 @@ MAX_TAGS: Final = 32
 UNKNOWN_CALL: Final = "unknown"
 """Stands for the id of a call that is not known yet."""
 
+OTHER_ERROR: Final = "_OTHER"
+"""What the conventions call an error that nobody names."""
+
+_SERVER: Final = (semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
+
 TagScope = Literal["all", "genai", "none"]
 
 
 class _Call:
     """A call that is charged, or is metered at the door: told by its id, or the provider's id of the response."""
 
-    __slots__ = ("ended_ns", "id", "response_id")
+    __slots__ = ("charged", "ended_ns", "id", "response_id")
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.response_id: str | None = None
         self.ended_ns = 0
+        self.charged = True
 
     def is_also(self, other: _Call) -> bool:
         """Whether two nested spans tell of one call. What is nested does, unless the responses are different ones
@@ -100,13 +109,16 @@ class _Call:
 class _Start:
     """A GenAI span that is under way."""
 
-    __slots__ = ("call", "context", "door", "is_tool", "parent")
+    __slots__ = ("call", "context", "door", "is_tool", "parent", "recorded")
 
-    def __init__(self, parent: int, ctx: Context, *, door: str | None, is_tool: bool) -> None:
+    def __init__(
+        self, parent: int, ctx: Context, *, door: str | None, is_tool: bool, recorded: frozenset[str] = NONE
+    ) -> None:
         self.parent = parent
         self.context = ctx
         self.door = door
         self.is_tool = is_tool
+        self.recorded = recorded
         self.call = _Call()
 
 
@@ -123,10 +135,11 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         tags: which spans get the tags in baggage as ``tokenbudget.tag.<name>``: ``"all"``, only ``"genai"`` ones,
             or ``"none"``.
         meter_provider: where metrics go; the global one by default.
+        metric_names, metric_tags: as of :func:`tokenbudget_otel.instrument`.
         table: the dialects to read.
 
     Raises:
-        ValueError: for a ``tags`` that is none of these.
+        ValueError: for a ``tags`` that is none of these, and for metric names or tags that cannot be.
     """
 
     def __init__(
@@ -136,6 +149,8 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         former_names: bool = False,
         tags: TagScope = "all",
         meter_provider: MeterProvider | None = None,
+        metric_names: str | None = None,
+        metric_tags: Iterable[str] | None = None,
         table: tuple[Dialect, ...] = DIALECTS,
     ) -> None:
         if tags not in ("all", "genai", "none"):
@@ -147,9 +162,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         self._candidate = (self._reader or dialects).candidate
         self._read = (self._reader or dialects).read
         metrics = get_meter(SCOPE, __version__, meter_provider, SCHEMA_URL)
-        self._cost = metrics.create_counter(
-            semconv.METRIC_COST, "{USD}", "Known cost of GenAI client operations, in US dollars."
-        )
+        self._metrics = CallMetrics(metrics, metric_options(metric_names, metric_tags))
         self._rejected = metrics.create_counter(
             METRIC_REJECTED, "{span}", "GenAI spans of which something could not be counted."
         )
@@ -219,11 +232,13 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             self._open[span_id] = parent_id
             return
         ctx = context_api.get_current() if parent_context is None else parent_context
+        operation = str(attributes.get(semconv.OPERATION_NAME))
         start = _Start(
             parent_id,
             ctx,
             door=_metered_above(ctx),
-            is_tool=attributes.get(semconv.OPERATION_NAME) == "execute_tool",
+            is_tool=operation == "execute_tool",
+            recorded=recorded_by(scope) if operation in semconv.INFERENCE_OPERATIONS else NONE,
         )
         self._open[span_id] = start
         if _is_ours(scope):
@@ -269,8 +284,10 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             call.ended_ns = span.end_time or time.time_ns()
             charged = metered is not None or inference.call_id is not None or _is_ours(scope)
             covering = None if charged else inference.covered_by or self._covering(span, start, below)
-            if covering is None and (charged or inference.usage is not None):
+            call.charged = charged or inference.usage is not None
+            if covering is None:
                 self._mark_above(start.parent, call)
+            if covering is None and call.charged:
                 self._charged[ids.span_id] = call
                 if len(self._charged) > MAX_CHARGED:
                     self._charged.popitem(last=False)
@@ -301,6 +318,9 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             if not inference.rejected:
                 self._count_rejected("no_usage", inference, "it has no usage")
             self._write(span, {semconv.COST_STATE: "unknown"})
+            self._record(span, start, inference, below, cost_state="unknown")
+        else:
+            self._record(span, start, inference, below)
 
     def _started(self, span: Span | ReadableSpan, noted: int | _Start | None) -> _Start:
         if isinstance(noted, _Start):
@@ -314,7 +334,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         if start.door is not None:
             return start.door
         for other in below:
-            if other.is_also(start.call):
+            if other.charged and other.is_also(start.call):
                 return other.id or UNKNOWN_CALL
         for span_id in self._above(start.parent):
             ended = self._charged.get(span_id)
@@ -390,16 +410,53 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 if name in known and former not in known
             }
         self._write(span, attributes)
-        if charge.cost.nano_usd and not counted:
-            labels: dict[str, Any] = {
-                semconv.OPERATION_NAME: inference.operation,
-                semconv.PROVIDER_NAME: request.provider,
-            }
-            if inference.request_model is not None:
-                labels[semconv.REQUEST_MODEL] = inference.request_model
-            if inference.response_model is not None:
-                labels[semconv.RESPONSE_MODEL] = inference.response_model
-            self._cost.add(charge.cost.nano_usd / NANO_PER_USD, labels, start.context)
+        if not counted:
+            self._record(span, start, inference, charge=charge)
+
+    def _record(
+        self,
+        span: Span | ReadableSpan,
+        start: _Start,
+        inference: Inference,
+        below: Sequence[_Call] = (),
+        charge: Charge | None = None,
+        cost_state: str | None = None,
+    ) -> None:
+        """Add the call to the metrics: what nobody has but us, and of the standard ones what the emitter leaves out.
+        Once, at the innermost span, also where none of them is charged."""
+        if any(other.is_also(start.call) for other in below):
+            return
+        attributes = _attributes(span)
+        error_type = inference.error_type
+        if error_type is None and span.status.status_code is StatusCode.ERROR:
+            error_type = OTHER_ERROR
+        first_chunk = attributes.get(semconv.RESPONSE_TIME_TO_FIRST_CHUNK)
+        self._metrics.record(
+            Measured(
+                inference.operation,
+                _provider(inference),
+                inference.request_model,
+                inference.response_model,
+                start.context,
+                server={name: attributes[name] for name in _SERVER if name in attributes},
+                tags={**current_tags(start.context), **inference.tags},
+                charge=charge,
+                cost_state=cost_state,
+                duration=_seconds(span),
+                first_chunk=first_chunk if isinstance(first_chunk, float) and 0 <= first_chunk < math.inf else None,
+                error_type=error_type,
+                recorded=self._recorded(span, start),
+            )
+        )
+
+    def _recorded(self, span: Span | ReadableSpan, start: _Start) -> frozenset[str]:
+        """What the makers of this span, and of inferences around it that are under way, record of the call."""
+        recorded = recorded_by(_scope(span)[0])
+        for span_id in self._above(start.parent):
+            node = self._open.get(span_id)
+            if isinstance(node, _Start):
+                recorded |= node.recorded
+        return recorded
 
     def _reject(self, inference: Inference) -> None:
         for reason in dict.fromkeys(reason for reason, _ in inference.rejected):
@@ -432,6 +489,13 @@ class TokenBudgetSpanProcessor(SpanProcessor):
 def _scope(span: Span | ReadableSpan) -> tuple[str | None, str | None]:
     scope = span.instrumentation_scope
     return (None, None) if scope is None else (scope.name, scope.version)
+
+
+def _seconds(span: Span | ReadableSpan) -> float | None:
+    """How long a span took."""
+    if span.start_time is None:
+        return None
+    return max(0.0, ((span.end_time or time.time_ns()) - span.start_time) / 1e9)
 
 
 def _attributes(span: Span | ReadableSpan) -> Mapping[str, Any]:

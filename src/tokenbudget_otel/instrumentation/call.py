@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from contextvars import Token
+from itertools import repeat
 from typing import Any, Final, Protocol
 
 from opentelemetry import context as context_api
@@ -20,6 +22,8 @@ from tokenbudget_otel.budgets.steps import Steps, run, run_async
 from tokenbudget_otel.dialects import METERED_KEY
 from tokenbudget_otel.instrumentation import carrier, metered_calls
 from tokenbudget_otel.instrumentation.budget_events import note_budgets
+from tokenbudget_otel.instrumentation.call_metrics import Measured
+from tokenbudget_otel.instrumentation.emitters import NONE, recorded_elsewhere
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.metered_calls import MeteredCall
@@ -59,8 +63,6 @@ _TOKEN_ATTRIBUTES: Final = (
     ),
 )  # fmt: skip
 
-_TOKEN_METRICS: Final = (("input", "input_tokens"), ("output", "output_tokens"))
-
 
 class Reader(Protocol):
     """Follows a response as it arrives; ``usage_is_final`` is whether the provider's own count has been seen."""
@@ -79,9 +81,9 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_later", "_maker", "_meter", "_once",
-                 "_own", "_quiet", "_reader", "_remembered", "_server", "_started", "_telemetry", "_wall_start",
-                 "context", "request", "span", "ticket")  # fmt: skip
+    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later", "_maker",
+                 "_meter", "_once", "_own", "_quiet", "_reader", "_remembered", "_server", "_started", "_telemetry",
+                 "_wall_start", "context", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
         self,
@@ -111,6 +113,8 @@ class LlmCall:
         }
         self._attached: Token[Context] | None = None
         self._first_chunk: float | None = None
+        self._last_chunk = 0.0
+        self._gaps: array[float] | None = None
         self.ticket = Ticket(request, None)
         self.context = request.context if request.context is not None else context_api.get_current()
         self.span: Span = INVALID_SPAN
@@ -232,10 +236,23 @@ class LlmCall:
             detach(self._attached)
             self._attached = None
 
-    def chunk_arrived(self) -> None:
-        """Note the time of the first chunk of a stream."""
-        if self._first_chunk is None:
-            self._first_chunk = time.perf_counter() - self._started
+    def chunk_arrived(self, count: int = 1) -> None:
+        """Note the time of chunks of a stream: of ``count`` that arrived together.
+
+        A chunk is what an SDK makes an object of: an event of the stream. Of bytes with no whole event there are none;
+        it counts when the rest of it has come.
+        """
+        if not count:
+            return
+        now = time.perf_counter()
+        if (gaps := self._gaps) is None:
+            self._first_chunk = now - self._started
+            gaps = self._gaps = array("d")
+        else:
+            gaps.append(now - self._last_chunk)
+        self._last_chunk = now
+        if count > 1:
+            gaps.extend(repeat(0.0, count - 1))
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -306,15 +323,7 @@ class LlmCall:
     def _refused(self, refusal: BudgetExceeded) -> None:
         self._once.pop()
         error_type = error_name(refusal)
-        self._telemetry.refusals.add(
-            1,
-            {
-                semconv.PROVIDER_NAME: self.request.provider,
-                semconv.REQUEST_MODEL: self.request.model,
-                semconv.BUDGET_NAME: str(refusal.budget),
-                semconv.BUDGET_SCOPE: semconv.scope_text(refusal.scope),
-            },
-        )
+        self._telemetry.metrics.refused(self.request, refusal)
         if self.span.is_recording():
             self.span.set_attributes(
                 {
@@ -385,29 +394,26 @@ class LlmCall:
         return error_type
 
     def _record(self, duration: float, facts: ResponseFacts, charge: Charge | None, error_type: str | None) -> None:
-        request, telemetry = self.request, self._telemetry
-        attributes: dict[str, Any] = {
-            semconv.OPERATION_NAME: request.operation,
-            semconv.PROVIDER_NAME: request.provider,
-            **self._server,
-        }
-        if request.model:
-            attributes[semconv.REQUEST_MODEL] = request.model
-        if facts.model is not None:
-            attributes[semconv.RESPONSE_MODEL] = facts.model
-        if charge is not None and charge.cost.nano_usd:
-            telemetry.cost.add(charge.cost.nano_usd / NANO_PER_USD, attributes, self.context)
-        if not self._own:
-            return  # whoever made the span also records the standard metrics
-        if charge is not None and charge.usage is not None:
-            for kind, field in _TOKEN_METRICS:
-                if (count := getattr(charge.usage, field)) is not None:
-                    telemetry.token_usage.record(count, {**attributes, semconv.TOKEN_TYPE: kind}, self.context)
-        if self._first_chunk is not None:
-            telemetry.time_to_first_chunk.record(self._first_chunk, attributes, self.context)
-        if error_type is not None:
-            attributes = {**attributes, semconv.ERROR_TYPE: error_type}
-        telemetry.duration.record(duration, attributes, self.context)
+        request = self.request
+        if self._quiet and charge is None and not self._own:
+            return  # a look that found nothing new
+        self._telemetry.metrics.record(
+            Measured(
+                request.operation,
+                request.provider,
+                request.model,
+                facts.model,
+                self.context,
+                server=self._server,
+                tags=request.tags,
+                charge=charge,
+                duration=duration,
+                first_chunk=self._first_chunk,
+                gaps=self._gaps or (),
+                error_type=error_type,
+                recorded=NONE if self._own else recorded_elsewhere(self.span, self.context, self._maker),
+            )
+        )
 
 
 def charge_attributes(charge: Charge, *, former_names: bool = False, tokens: bool = True) -> dict[str, Any]:

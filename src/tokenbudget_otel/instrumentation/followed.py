@@ -126,16 +126,18 @@ class ItemWatcher:
     def item(self, item: Any) -> bool:
         """An item arrived; whether the program is to see it."""
         self._seen = True
-        self._opened.call.chunk_arrived()
         if self._events is not None:
             self._kept.append(item)
         if self.growth is not None and not self._counted_last:
             self.growth.told = True
+        seen = True
         try:
-            return not self._reader.item(item)
+            seen = not self._reader.item(item)
         except Exception as error:
             log_once("read a streamed response", error)
-            return True
+        if seen:
+            self._opened.call.chunk_arrived()
+        return seen
 
     def ended(self, how: str, error: BaseException | None = None) -> None:
         """``how``: ``read``, ``closed``, ``cancelled``, ``abandoned``, ``failed`` or ``cut_by_budget``."""

@@ -16,6 +16,7 @@ from tokenbudget_otel.budget_metrics import observe
 from tokenbudget_otel.instrumentation import deferred
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
+from tokenbudget_otel.instrumentation.metric_options import metric_options
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, meter
 from tokenbudget_otel.settings import configure
@@ -87,8 +88,9 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return (f"{self.distribution or self.sdk} {self.versions}",)
 
     def instrument(self, **kwargs: Any) -> Any:
-        """Put the door up. Takes the options of the class, and ``skip_dep_check`` for likeness with others: a version
-        that is not known is warned of, not refused."""
+        """Put the door up. Takes the options of the class, ``metric_names`` and ``metric_tags`` as
+        :func:`tokenbudget_otel.instrument`, and ``skip_dep_check`` for likeness with others: a version that is not
+        known is warned of, not refused."""
         return super().instrument(**{**kwargs, "skip_dep_check": True})
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
@@ -98,7 +100,8 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """A door with the given options, not yet put anywhere: for one client only.
 
         Raises:
-            ValueError: for a configuration of budgets that cannot be meant.
+            ValueError: for a configuration of budgets that cannot be meant, and for options of metrics
+                (``metric_names``, ``metric_tags``) that cannot be.
         """
         telemetry = Telemetry.make(
             f"tokenbudget_otel.instrumentation.{self.sdk}",
@@ -106,6 +109,7 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             options.get("meter_provider"),
             options.get("logger_provider"),
             former_names=bool(options.get("former_names", False)),
+            metrics=metric_options(options.get("metric_names"), options.get("metric_tags")),
         )
         counting = options.get("meter")
         if counting is None:

@@ -16,8 +16,26 @@ _BOUNDARY: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DATA: Final = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
 _COMPRESS_AT: Final = 65_536
 
+_END: Final = tuple(mark + end for mark in (b"data: [DONE]", b"data:[DONE]") for end in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+_PING: Final = b"event: ping"
+
 OnEvent = Callable[[bytes], bool]
 """Takes the data of an event, and says whether the event is to be withheld from the program."""
+
+
+def chunks_in(data: bytes) -> int:
+    """How many chunks an SDK makes of whole events: one of each that has data. Not of comments, the mark at the end of
+    OpenAI's streams, and Anthropic's pings, of which programs see nothing.
+
+    >>> chunks_in(b': wait\\n\\nevent: ping\\ndata: {}\\n\\ndata: {"a": 1}\\n\\ndata: {"b": 2}\\n\\ndata: [DONE]\\n\\n')
+    2
+    """
+    count = data.count(b"\ndata:") + data.startswith(b"data:")
+    if data.endswith(_END):
+        count -= 1
+    if _PING in data:
+        count -= data.count(_PING + b"\n") + data.count(_PING + b"\r")
+    return count
 
 
 class EventScanner:
@@ -30,10 +48,12 @@ class EventScanner:
         on_event: see :data:`OnEvent`.
         withhold: whether events may be withheld. Only then is an event held back until it is complete.
         strip: finds what to leave out of every event, because our change to the request brought them in.
+
+    ``chunks`` is how many chunks the SDK has made of the events so far (:func:`chunks_in`).
     """
 
     __slots__ = ("_carry", "_first", "_hints", "_marks", "_on_event", "_pending", "_size", "_strip", "_text",
-                 "_text_bytes", "_text_pieces", "_withhold")  # fmt: skip
+                 "_text_bytes", "_text_pieces", "_withhold", "chunks")  # fmt: skip
 
     def __init__(
         self,
@@ -51,6 +71,7 @@ class EventScanner:
         self._on_event = on_event
         self._withhold = withhold
         self._strip = strip
+        self.chunks = 0
         self._carry = b""
         self._first = True
         self._pending: list[bytes] = []
@@ -67,9 +88,11 @@ class EventScanner:
                 if hint in data:
                     break
             else:
+                self.chunks += chunks_in(data)
                 self._keep(data)
                 return data
             if not self._marks(data):
+                self.chunks += chunks_in(data)
                 self._keep(data)
                 return data
         return self._feed_events(data)
@@ -91,6 +114,7 @@ class EventScanner:
             if self._strip is not None and b'"usage"' in event:
                 event = self._strip.sub(b"", event)
             if not self._event(event):
+                self.chunks += chunks_in(event)
                 shown.append(event)
         self._carry = buffer[start:]
         return b"".join(shown) if self._withhold else data

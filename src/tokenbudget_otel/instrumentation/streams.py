@@ -183,12 +183,11 @@ class StreamWatcher:
         scanner = self._scanner
         if scanner is None:
             return data
-        self._call.chunk_arrived()
         try:
-            if self._decode is not None:
-                scanner.feed(self._decode(data))
-                return data
-            return scanner.feed(data)
+            before = scanner.chunks
+            shown = scanner.feed(data if self._decode is None else self._decode(data))
+            self._call.chunk_arrived(scanner.chunks - before)
+            return data if self._decode is not None else shown
         except Exception as error:
             self._scanner = None
             log_once("read a streamed response", error)
@@ -299,9 +298,12 @@ class OpaqueWatcher:
         self._call = call
         self._facts = facts
         self._finish = finish
+        self._begun = False
 
     def chunk(self, data: bytes) -> bytes:
-        self._call.chunk_arrived()
+        if not self._begun:
+            self._begun = True
+            self._call.chunk_arrived()  # the others are pieces of one thing, cut by the network
         return data
 
     def rest(self) -> bytes:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opentelemetry._logs import Logger, LoggerProvider, get_logger
-from opentelemetry.metrics import Counter, Histogram, MeterProvider, get_meter
+from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer, get_tracer_provider
 
-from tokenbudget_otel import semconv
+from tokenbudget_otel.instrumentation.call_metrics import CallMetrics
 from tokenbudget_otel.instrumentation.capture import Capture, capture_from_environment
+from tokenbudget_otel.instrumentation.metric_options import MetricOptions, metric_options
 from tokenbudget_otel.version import __version__
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
@@ -21,6 +22,7 @@ class Telemetry:
 
     Attributes:
         scope: the name of the instrumentation scope, such as ``tokenbudget_otel.instrumentation.openai``.
+        metrics: what calls are recorded to.
         logger: where content events go.
         capture: whether and where content is captured.
         former_names: whether attributes are also set under the names of the previous conventions.
@@ -29,11 +31,7 @@ class Telemetry:
 
     scope: str
     tracer: Tracer
-    duration: Histogram
-    token_usage: Histogram
-    time_to_first_chunk: Histogram
-    cost: Counter
-    refusals: Counter
+    metrics: CallMetrics
     logger: Logger
     capture: Capture
     former_names: bool = False
@@ -58,34 +56,14 @@ class Telemetry:
         logger_provider: LoggerProvider | None = None,
         *,
         former_names: bool = False,
+        metrics: MetricOptions | None = None,
     ) -> Telemetry:
-        """Instruments of the given providers, or of the global ones."""
+        """Instruments of the given providers, or of the global ones; ``metrics`` as the environment says by default."""
         meter = get_meter(scope, __version__, meter_provider, SCHEMA_URL)
         return cls(
             scope=scope,
             tracer=get_tracer(scope, __version__, tracer_provider, SCHEMA_URL),
-            duration=meter.create_histogram(
-                semconv.METRIC_DURATION,
-                "s",
-                "Duration of GenAI client operations.",
-                explicit_bucket_boundaries_advisory=semconv.DURATION_BOUNDARIES,
-            ),
-            token_usage=meter.create_histogram(
-                semconv.METRIC_TOKEN_USAGE,
-                "{token}",
-                "Tokens used by GenAI client operations.",
-                explicit_bucket_boundaries_advisory=semconv.TOKEN_BOUNDARIES,
-            ),
-            time_to_first_chunk=meter.create_histogram(
-                semconv.METRIC_TIME_TO_FIRST_CHUNK,
-                "s",
-                "Time to the first chunk of a streamed response.",
-                explicit_bucket_boundaries_advisory=semconv.DURATION_BOUNDARIES,
-            ),
-            cost=meter.create_counter(
-                semconv.METRIC_COST, "{USD}", "Known cost of GenAI client operations, in US dollars."
-            ),
-            refusals=meter.create_counter(semconv.METRIC_REFUSALS, "{call}", "Calls that a budget refused."),
+            metrics=CallMetrics(meter, metric_options() if metrics is None else metrics),
             logger=get_logger(scope, __version__, logger_provider, SCHEMA_URL),
             capture=capture_from_environment(),
             former_names=former_names,
