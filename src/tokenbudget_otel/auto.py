@@ -67,7 +67,7 @@ class TokenBudgetInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._meter_provider = meter_provider
         try:
             self._file, self._said = _path(config), _understood(options)
-        except ValueError as error:
+        except Exception as error:
             tell_refused(error)
         self.put_in_force()
         if settings.option("processor", True):

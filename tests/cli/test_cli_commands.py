@@ -234,6 +234,13 @@ def test_doctor_says_what_keeps_opentelemetry_from_starting(tmp_path: Path) -> N
     assert doctor(OTEL_SDK_DISABLED="1")["OTEL_SDK_DISABLED"]["level"] == "attention"
 
 
+def test_every_variable_that_is_read_is_in_the_documents() -> None:
+    from tokenbudget_otel.cli.doctor import OURS
+
+    document = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    assert [name for name in OURS if f"`{name}`" not in document] == []
+
+
 def test_doctor_shows_tags_and_names_those_that_cannot_be(tmp_path: Path) -> None:
     assert doctor(TOKENBUDGET_TAGS="team=search,env=prod")["tags"]["text"] == "team=search, env=prod"
     assert "'team' is not name=value" in doctor(TOKENBUDGET_TAGS="team")["budgets"]["text"]

@@ -6,9 +6,9 @@ import json
 import signal
 
 import pytest
+from zero_place import ZeroCode, free_port, get, until
 from zero_programs import CHAT, TOLD
 
-from conftest import ZeroCode, free_port, get, until
 from tokenbudget_otel.simulator import Simulator
 
 WSGI = (

@@ -8,8 +8,7 @@ import os
 from importlib import metadata
 
 import pytest
-
-from conftest import OFFICIAL, ZeroCode
+from zero_place import OFFICIAL, ZeroCode
 
 HANDED_ON = """
 import asyncio, contextvars, functools, json, threading

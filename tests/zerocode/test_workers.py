@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from zero_place import OFFICIAL, ZeroCode, until
 from zero_programs import CHAT, FOREIGN, TOLD
 
-from conftest import OFFICIAL, ZeroCode, until
 from tokenbudget_otel.simulator import Simulator
 
 CHILDREN = (

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from zero_place import OFFICIAL, ZeroCode
 from zero_programs import CHAT, FOREIGN, TOLD
 
-from conftest import OFFICIAL, ZeroCode
 from tokenbudget_otel.simulator import Simulator
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "zero-code.md"
 
 WHOLE = (
     TOLD
@@ -63,7 +67,6 @@ EXPORTS = {
     "always_off": {"OTEL_TRACES_SAMPLER": "always_off"},
     "a tenth": {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"},
     "SDK disabled": {"OTEL_SDK_DISABLED": "true"},
-    "no exporter": {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
     "no SDK configured": {"OTEL_PYTHON_CONFIGURATOR": "none"},
 }
 
@@ -118,44 +121,25 @@ def test_the_processor_alone_can_be_left_out(zero: ZeroCode) -> None:
     assert said(out) == {"openai": True, "anthropic": True, "all": True, "processors": 0}
 
 
-DECLARED = """
-file_format: "1.0"
-tracer_provider:
-  processors:
-    - batch: {exporter: {otlp_http: {endpoint: "${OTEL_EXPORTER_OTLP_ENDPOINT}/v1/traces"}}}
-meter_provider:
-  readers:
-    - periodic: {exporter: {otlp_http: {endpoint: "${OTEL_EXPORTER_OTLP_ENDPOINT}/v1/metrics"}}}
-instrumentation/development:
-  python:
-    tokenbudget-openai:
-      former_names: true
-    tokenbudget:
-      ledger: sqlite:state.db
-      tags: {team: search}
-      span_tags: genai
-      stream_usage: false
-      hosts: {"llm.example.com/x": groq}
-      budgets:
-        - {name: house, limit_usd: 0.008, window: day}
-      limits:
-        - {budget: house, usd: 0.0066}
+(DECLARED,) = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+"""The file in the document."""
+
+SEEN = """
+from tokenbudget_otel import settings
+from tokenbudget_otel.instrumentation.hosts import provider_of
+print(json.dumps([settings.option("stream_usage", True), provider_of("https://llm.example.com/groq/v1", "openai")]))
 """
 
 
 def test_a_declarative_file_with_options(zero: ZeroCode) -> None:
-    zero.write("otel.yaml", DECLARED)
-    program = WHOLE + (
-        "from tokenbudget_otel import settings\nfrom tokenbudget_otel.instrumentation.hosts import provider_of\n"
-        "print(json.dumps([settings.option('stream_usage', True), provider_of('https://llm.example.com/x/v1', '')]))\n"
-    )
-    out, err = zero.run(program, OTEL_CONFIG_FILE="otel.yaml")
+    zero.write("otel.yaml", DECLARED.replace("limit_usd: 50,", "limit_usd: 0.0066,"))
+    out, err = zero.run(WHOLE + SEEN, OTEL_CONFIG_FILE="otel.yaml")
     first, second = out.splitlines()
     told = json.loads(first)
     assert (told["calls"], told["usd"], told["refused"]) == (2, "0.0065", 1)
     assert told["refusal"].startswith("Budget 'house' refused") and "$0.0066" in told["refusal"]
     assert json.loads(second) == [False, "groq"]
-    assert (zero.folder / "state.db").exists()
+    assert (zero.folder / "budgets.db").exists()
     assert "Traceback" not in err and "already instrumented" not in err
     (door,) = [span for span in zero.collector.calls() if span.attributes.get("gen_ai.usage.cost") == 0.003]
     (other,) = [span for span in zero.collector.calls() if span.attributes.get("gen_ai.usage.cost") == 0.0035]
@@ -164,7 +148,21 @@ def test_a_declarative_file_with_options(zero: ZeroCode) -> None:
     assert other.attributes["tokenbudget.tag.team"] == door.attributes["tokenbudget.tag.team"] == "search"
     (work,) = [span for span in zero.collector.spans if span.name == "work"]
     assert "tokenbudget.tag.team" not in work.attributes
-    assert zero.collector.last("tokenbudget.budget.spent") == pytest.approx(0.0065)
+    house = [point for point in zero.collector.points["tokenbudget.budget.spent"] if "house" in point[0].values()]
+    assert house[-1][1] == pytest.approx(0.0065)
+
+
+def test_tokenbudget_run_keeps_what_the_file_declares(zero: ZeroCode) -> None:
+    """It puts its own books in the place of those that were there when the file was read."""
+    zero.write("otel.yaml", python_section("    tokenbudget: {budgets: [{name: house, limit_calls: 1}]}"))
+    zero.write("app.py", TOLD + CHAT + "chat()\ntry: chat()\nexcept tb.BudgetExceeded as no: told(budget=no.budget)")
+    command = ("tokenbudget", "run", "--quiet", "--json", "report.json", "--tag", "team=web", "--")
+    started = zero.start("python", "app.py", under=command, OTEL_CONFIG_FILE="otel.yaml")
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 0, err
+    assert said(out) == {"calls": 1, "usd": "0.003", "refused": 1, "budget": "house"}
+    (row,) = json.loads((zero.folder / "report.json").read_text())["calls"]
+    assert row["tags"] == {"team": "web"}
 
 
 def python_section(text: str) -> str:
