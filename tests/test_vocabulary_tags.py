@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, context
 
@@ -50,6 +50,7 @@ def test_inner_wins_and_everything_is_put_back(layers: list[dict[str, Any]]) -> 
         assert current_tags() == before
 
 
+@settings(deadline=None)
 @given(process=tag_sets, run=tag_sets, inner=tag_sets)
 def test_tags_of_the_process_stand_below_those_of_the_context(
     process: dict[str, Any], run: dict[str, Any], inner: dict[str, Any]

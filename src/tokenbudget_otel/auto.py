@@ -95,9 +95,9 @@ class TokenBudgetInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 def _apply(said: Config, enforcer: Enforcer) -> None:
+    enforcer.add(*said.budgets)
     if said.ledger is not None:
         settings.use_ledger(enforcer, said.ledger)
-    enforcer.add(*said.budgets)
     settings.set_limits(enforcer, {}, said.limits)
     for base_url, provider in said.hosts.items():
         map_host(base_url, provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +16,15 @@ import tokenbudget_otel as tb
 from tokenbudget_otel import attached, semconv
 from tokenbudget_otel.attached import attach, detach, is_attached
 from tokenbudget_otel.auto import TokenBudgetInstrumentor
+from tokenbudget_otel.budgets.config import KEYS
+from tokenbudget_otel.budgets.config import OPTIONS as CHECKED
 from tokenbudget_otel.instrumentation import guard
+from tokenbudget_otel.instrumentation import instrumentor as engine
+from tokenbudget_otel.instrumentation.instrumentor import SdkOptions
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.processor import TokenBudgetSpanProcessor
 from tokenbudget_otel.settings import option
-from tokenbudget_otel.tags import tag_process
+from tokenbudget_otel.tags import current_tags, tag_process
 
 CALL = {
     "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o",
@@ -30,6 +35,7 @@ CALL = {
 @pytest.fixture(autouse=True)
 def _nothing_failed() -> Iterator[None]:
     guard._logged.clear()
+    engine._refused.clear()
     yield
     detach()
     assert not guard._logged
@@ -161,3 +167,44 @@ def test_the_instrumentor_takes_what_a_file_may_say(meter: Meter) -> None:
         tag_process({})
     assert not is_attached(provider)
     assert option("span_tags", "all") == "all"
+
+
+MISTAKES = {
+    "another budget of the name": (
+        {"budgets": [{"name": "house", "limit_usd": 6}], "tags": {"team": "search"}},
+        "options of tokenbudget: there are two different budgets named 'house'",
+    ),
+    "no such key": ({"tag": {"team": "search"}}, "options of tokenbudget: unknown key 'tag': did you mean 'tags'?"),
+    "not a path": (
+        {"config": 5, "tags": {"team": "search"}},
+        "options of tokenbudget: config must be the path of a file",
+    ),
+    "no such file": ({"config": "/no/such.toml"}, "the configuration /no/such.toml cannot be read"),
+    "not a table": ({"budgets": {"limit_usd": 5}}, "options of tokenbudget: budgets must be tables"),
+    "a key that is no text": ({"budgets": [{5: "usd"}]}, "[[budgets]] table 1: unknown key 5: use one of"),
+}
+
+
+@pytest.mark.parametrize(("options", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_logged_and_the_processor_put_on_all_the_same(
+    meter: Meter, caplog: pytest.LogCaptureFixture, options: dict[str, Any], says: str
+) -> None:
+    meter.enforcer.add(house := tb.Budget(name="house", limit_usd=5))
+    provider = TracerProvider()
+    instrumentor = TokenBudgetInstrumentor()
+    try:
+        instrumentor.instrument(tracer_provider=provider, **options)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert says in caplog.text
+        assert is_attached(provider)
+        assert list(meter.enforcer.budgets) == [house]
+        assert current_tags() == {}
+    finally:
+        instrumentor.uninstrument()
+
+
+def test_whatever_tb_instrument_takes_can_stand_in_a_file() -> None:
+    """Where an argument is new, it is a row in ``OPTIONS``, and in the documents."""
+    said_otherwise = {"tracer_provider", "meter_provider", "config"}
+    assert set(inspect.signature(tb.instrument).parameters) - said_otherwise <= set(KEYS)
+    assert SdkOptions.__annotations__.keys() <= CHECKED.keys()

@@ -36,6 +36,7 @@ if __name__ == "__main__":
 )
 
 
+@pytest.mark.soak
 def test_children_that_are_forked_and_spawned_count_for_themselves(zero: ZeroCode, sim: Simulator) -> None:
     out, err = zero.run(CHILDREN, TOKENBUDGET_TAGS="team=search")
     told = {line["method"]: (line["calls"], line["usd"]) for line in map(json.loads, out.splitlines())}

@@ -155,12 +155,15 @@ def test_a_declarative_file_with_options(zero: ZeroCode) -> None:
 def test_tokenbudget_run_keeps_what_the_file_declares(zero: ZeroCode) -> None:
     """It puts its own books in the place of those that were there when the file was read."""
     zero.write("otel.yaml", python_section("    tokenbudget: {budgets: [{name: house, limit_calls: 1}]}"))
-    zero.write("app.py", TOLD + CHAT + "chat()\ntry: chat()\nexcept tb.BudgetExceeded as no: told(budget=no.budget)")
-    command = ("tokenbudget", "run", "--quiet", "--json", "report.json", "--tag", "team=web", "--")
+    track = "tb.track(provider='openai', model='gpt-4o', usage=tb.TokenUsage(input_tokens=1000, output_tokens=100))\n"
+    budgets = "from tokenbudget_otel.meter import meter\ntold(budgets=[each.name for each in meter().enforcer.budgets])"
+    zero.write("app.py", TOLD + track + budgets)
+    command = ("tokenbudget", "run", "--max-cost", "5", "--quiet", "--json", "report.json", "--tag", "team=web", "--")
     started = zero.start("python", "app.py", under=command, OTEL_CONFIG_FILE="otel.yaml")
     out, err = started.communicate(timeout=60)
     assert started.returncode == 0, err
-    assert said(out) == {"calls": 1, "usd": "0.003", "refused": 1, "budget": "house"}
+    budgets = said(out)["budgets"]
+    assert budgets == ["tokenbudget run --max-cost 5", "house"]
     (row,) = json.loads((zero.folder / "report.json").read_text())["calls"]
     assert row["tags"] == {"team": "web"}
 
