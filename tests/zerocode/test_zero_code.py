@@ -116,6 +116,16 @@ def test_disabled_instrumentations_stay_off(zero: ZeroCode) -> None:
         assert said(out) == SWITCHES[switch], switch
 
 
+@pytest.mark.soak
+def test_an_sdk_that_is_left_to_another_instrumentation_is_still_priced(zero: ZeroCode, sim: Simulator) -> None:
+    out, _ = zero.run(
+        TOLD + CHAT + "chat()\ntold()", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="tokenbudget-openai,anthropic"
+    )
+    assert said(out) == {"calls": 1, "usd": "0.003", "refused": 0}
+    (span,) = zero.collector.calls()
+    assert span.attributes["gen_ai.usage.cost"] == 0.003
+
+
 def test_the_processor_alone_can_be_left_out(zero: ZeroCode) -> None:
     out, _ = zero.run(STATE, TOKENBUDGET_PROCESSOR="false")
     assert said(out) == {"openai": True, "anthropic": True, "all": True, "processors": 0}
