@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "tokenbudget_otel"
 
-VOCABULARY = {"usage", "money", "tags", "scopes", "semconv", "dialects", "forks", "version"}
+VOCABULARY = {"usage", "money", "tags", "scopes", "semconv", "dialects", "forks", "version", "weak_identity"}
 COUNTING = {"pricing", "budgets"} | VOCABULARY
 METER = {"meter", "totals"} | COUNTING
 ENGINE = {"instrumentation", "settings", "budget_metrics"} | METER
@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "processor": ENGINE,
     "export": ENGINE | {"export"},
     "api": ENGINE,
+    "attached": ENGINE | {"processor"},
+    "auto": ENGINE | {"api", "attached"},
     "simulator": {"simulator"},
-    "cli": ENGINE | {"api", "processor", "export", "simulator", "cli"},
+    "cli": ENGINE | {"api", "auto", "processor", "export", "simulator", "cli"},
 }
 HEAVY = {"openai", "anthropic", "rich", "click", "starlette", "uvicorn", "httpx", "httpx2", "pydantic", "requests"}
 """Never imported when one of the rooms below the command line and the simulator is."""

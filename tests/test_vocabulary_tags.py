@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, context
 
 import tokenbudget_otel as tb
 from tokenbudget_otel.budgets import active_budgets
-from tokenbudget_otel.tags import MAX_VALUE_LENGTH, checked_tags, current_tags
+from tokenbudget_otel.tags import MAX_VALUE_LENGTH, checked_tags, current_tags, tag_process
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}", fullmatch=True)
 values = st.one_of(
@@ -48,6 +48,35 @@ def test_inner_wins_and_everything_is_put_back(layers: list[dict[str, Any]]) -> 
     for scope, before in reversed(entered):
         scope.__exit__(None, None, None)
         assert current_tags() == before
+
+
+@settings(deadline=None)
+@given(process=tag_sets, run=tag_sets, inner=tag_sets)
+def test_tags_of_the_process_stand_below_those_of_the_context(
+    process: dict[str, Any], run: dict[str, Any], inner: dict[str, Any]
+) -> None:
+    try:
+        tag_process(process)
+        tag_process(run, "run")
+        tag_process({"team": "nobody's", **process}, "configuration")
+        below = {"team": "nobody's", **checked_tags(process), **checked_tags(run)}
+        assert in_thread(current_tags) == current_tags() == below
+        with tb.tags(**inner):
+            assert current_tags() == below | checked_tags(inner)
+            assert not baggage.get_all() or inner, "they stay in the process"
+    finally:
+        for origin in ("configuration", "program", "run"):
+            tag_process({}, origin)
+
+
+def test_process_tags_that_cannot_be_carried_change_nothing() -> None:
+    tag_process({"team": "search"})
+    try:
+        with pytest.raises(ValueError, match="tag 'env' must"):
+            tag_process({"env": ""})
+        assert current_tags() == {"team": "search"}
+    finally:
+        tag_process({})
 
 
 BAD_NAMES = ("", " ", ".a", "-a", "a b", "a\nb", "ä", "a/b", "a=b", "a,b", "x" * 65)

@@ -17,8 +17,8 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import Budget, Ledger
 from tokenbudget_otel.meter import Charge, Reading, Request, Size, meter
 from tokenbudget_otel.money import to_nano
-from tokenbudget_otel.settings import configure, use_ledger
-from tokenbudget_otel.tags import checked_tags, current_tags
+from tokenbudget_otel.settings import configure, option, use_ledger
+from tokenbudget_otel.tags import checked_tags, current_tags, tag_process
 from tokenbudget_otel.totals import Totals
 from tokenbudget_otel.usage import TokenUsage
 
@@ -59,11 +59,13 @@ def instrument(
     budgets: Iterable[Budget] = (),
     ledger: str | Ledger | None = None,
     config: str | os.PathLike[str] | None = None,
+    tags: Mapping[str, object] | None = None,
     hosts: Mapping[str, str] | None = None,
-    former_names: bool = False,
+    former_names: bool | None = None,
     stream_usage: bool | None = None,
     metric_names: str | None = None,
     metric_tags: Iterable[str] | None = None,
+    processor: bool | None = None,
 ) -> None:
     """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, and nothing twice.
 
@@ -74,15 +76,24 @@ def instrument(
         ledger: where that is counted: ``"sqlite:budgets.db"`` for all processes of this machine,
             ``"redis://localhost"`` for several machines, or a ledger; in the memory of this process by default.
         config: a configuration file; by default one is looked for (docs/configuration.md).
+        tags: of every call of this process, where :class:`tokenbudget_otel.tags` does not say otherwise; in the place
+            of those that were given before.
         hosts: who answers at base URLs that are not known: ``{"llm.example.com/groq": "groq"}``.
-        former_names: also set span attributes under the names of the previous conventions.
-        stream_usage: whether streams are asked for their usage where the program does not ask itself.
-        metric_names: ``"current"`` (the default), ``"coming"`` or ``"both"`` (docs/attributes.md, Metrics).
-        metric_tags: which tags become attributes of metrics, such as ``("tenant",)``; none by default.
+        former_names: also set span attributes under the names of the previous conventions; as configured by default,
+            or else not.
+        stream_usage: whether streams are asked for their usage where the program does not ask itself; as configured
+            by default, or else they are.
+        metric_names: ``"current"``, ``"coming"`` or ``"both"`` (docs/attributes.md, Metrics); as configured by default,
+            or else current.
+        metric_tags: which tags become attributes of metrics, such as ``("tenant",)``; as configured by default, or
+            else none.
+        processor: whether spans that others make are priced as well: puts a
+            :class:`~tokenbudget_otel.processor.TokenBudgetSpanProcessor` on the tracer provider, unless it has one.
+            As configured by default, or else not. Under `opentelemetry-instrument` it is there already.
 
     Raises:
-        ValueError: for a budget that cannot be meant, or two different ones with the same name; for a configuration
-            or a ledger that cannot be used; for metric names or tags that cannot be.
+        ValueError: for a budget or tag that cannot be meant, or two different budgets with the same name; for a
+            configuration or a ledger that cannot be used; for metric names or tags that cannot be.
 
     >>> instrument(budgets=[Budget(limit_usd=50, window="month", per="tenant")])
     >>> uninstrument()
@@ -93,6 +104,8 @@ def instrument(
         importlib.import_module("tokenbudget_otel.instrumentation.hosts").map_host(base_url, provider)
     enforcer = meter().enforcer
     configure(enforcer, config)
+    if tags is not None:
+        tag_process(tags)
     if ledger is not None:
         use_ledger(enforcer, ledger)
     enforcer.add(*budgets)
@@ -108,6 +121,14 @@ def instrument(
     for sdk in (*INSTRUMENTORS, *_registered):
         if _installed(sdk) and not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.instrument(**options)
+    if option("processor", False) if processor is None else processor:
+        importlib.import_module("tokenbudget_otel.attached").attach(
+            tracer_provider,
+            meter_provider=meter_provider,
+            former_names=former_names,
+            metric_names=metric_names,
+            metric_tags=metric_tags,
+        )
 
 
 def set_limit(
@@ -146,10 +167,13 @@ def set_limit(
 
 
 def uninstrument() -> None:
-    """Take every instrumentor off again. Budgets and totals stay.
+    """Take every instrumentor off again, and switch off the span processor that we put on. Budgets, totals and tags
+    stay.
 
     >>> uninstrument()
     """
+    if (attached := sys.modules.get("tokenbudget_otel.attached")) is not None:
+        attached.detach()
     for sdk in (*INSTRUMENTORS, *_registered):
         if _installed(sdk) and (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()

@@ -15,6 +15,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import Enforcer
 from tokenbudget_otel.budgets.ledger import DIMENSIONS
 from tokenbudget_otel.version import __version__
+from tokenbudget_otel.weak_identity import ByIdentity
 
 if TYPE_CHECKING:
     from tokenbudget_otel.budgets.status import BudgetStatus
@@ -131,9 +132,7 @@ def _attributes(row: BudgetStatus, unit: str, window: str) -> dict[str, str]:
     }
 
 
-_made: Final[list[tuple[weakref.ref[MeterProvider], _Gauges]]] = []
-"""The gauges of each provider that is alive. No mapping: there are providers that cannot be hashed (logfire's)."""
-
+_made: Final[ByIdentity[MeterProvider, _Gauges]] = ByIdentity()
 _default: _Gauges | None = None
 """The gauges that were made where no provider was named. Those of a program that has not set the global one yet."""
 
@@ -142,13 +141,12 @@ def _gauges_of(meter_provider: MeterProvider | None) -> _Gauges:
     global _default
     the_global = get_meter_provider()
     provider = the_global if meter_provider is None else meter_provider
-    _made[:] = [(known, made) for known, made in _made if known() is not None]
-    gauges = next((made for known, made in _made if known() is provider), None)
+    gauges = _made.get(provider)
     if gauges is None and provider is the_global:
         gauges = _default
     if gauges is None:
         gauges = _Gauges(provider)
-        _made.append((weakref.ref(provider), gauges))
+        _made.set(provider, gauges)
     if meter_provider is None:
         _default = gauges
     return gauges

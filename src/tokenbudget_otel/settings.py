@@ -1,4 +1,4 @@
-"""What a configuration file, the environment and :func:`tokenbudget_otel.instrument` say of budgets, put in force."""
+"""What a configuration file, the environment and the program say of budgets, tags and metering, put in force."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tokenbudget_otel.budgets import Enforcer, Ledger, Limits
+from tokenbudget_otel.tags import tag_process
 
 if TYPE_CHECKING:
     from tokenbudget_otel.budgets.config import Config
@@ -20,6 +21,31 @@ logger: Final = logging.getLogger("tokenbudget_otel.budgets")
 
 _lock: Final = threading.Lock()
 _configured: Final[weakref.WeakSet[Enforcer]] = weakref.WeakSet()
+
+_hosts: Mapping[str, str] = {}
+_options: Mapping[str, Any] = {}
+_said: Mapping[str, Any] = {}
+
+
+def hosts() -> Mapping[str, str]:
+    """Who answers at which base URL, as the configuration file says."""
+    return _hosts
+
+
+def option(name: str, default: Any) -> Any:
+    """How calls are metered where whoever asks was not told (:data:`tokenbudget_otel.budgets.config.OPTIONS`): as the
+    process was told by :func:`say`, as it is configured, or the default.
+
+    >>> option("former_names", False)
+    False
+    """
+    return _said.get(name, _options.get(name, default))
+
+
+def say(options: Mapping[str, Any]) -> None:
+    """Say options for the whole process, over what is configured and in the place of what was said before."""
+    global _said
+    _said = options
 
 
 def configure(enforcer: Enforcer, path: str | os.PathLike[str] | None = None) -> None:
@@ -53,7 +79,8 @@ class _Applied:
         if config.ledger is not None:
             use_ledger(enforcer, config.ledger)
         enforcer.replace(*config.budgets)
-        self._set_limits({}, config.limits)
+        set_limits(enforcer, {}, config.limits)
+        self._meter_as(config)
         self._watch = ConfigWatch(config, every=0)  # a few microseconds, so that it holds from the next call on
         if config.path is not None:
             enforcer.refresh = self
@@ -76,14 +103,23 @@ class _Applied:
         known = {each.name for each in self._enforcer.budgets}
         self._enforcer.replace(*config.budgets)
         self._enforcer.remove(*(each.name for each in before.budgets if each.name in known - kept))
-        self._set_limits(before.limits, config.limits)
+        set_limits(self._enforcer, before.limits, config.limits)
+        self._meter_as(config)
 
-    def _set_limits(self, before: Mapping[str, Limits], limits: Mapping[str, Limits]) -> None:
-        for policy in before.keys() - limits.keys():
-            self._enforcer.way.tell("set_limits", policy, None)
-        for policy, other in limits.items():
-            if before.get(policy) != other:
-                self._enforcer.way.tell("set_limits", policy, other)
+    def _meter_as(self, config: Config) -> None:
+        global _hosts, _options
+        _hosts, _options = config.hosts, config.options
+        tag_process(config.tags, "configuration")
+
+
+def set_limits(enforcer: Enforcer, before: Mapping[str, Limits], limits: Mapping[str, Limits]) -> None:
+    """Give single scopes other limits, in the place of those ``before``; each by the name :meth:`.Ledger.set_limits`
+    takes."""
+    for policy in before.keys() - limits.keys():
+        enforcer.way.tell("set_limits", policy, None)
+    for policy, other in limits.items():
+        if before.get(policy) != other:
+            enforcer.way.tell("set_limits", policy, other)
 
 
 def use_ledger(enforcer: Enforcer, ledger: str | Ledger, journal: str | os.PathLike[str] | None = None) -> None:

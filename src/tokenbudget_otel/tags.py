@@ -2,13 +2,16 @@
 
 Baggage travels wherever the OpenTelemetry context does: into tasks, into threads that are started
 with the context, and with a propagator to other services. So do tags.
+
+Tags of the whole process (:func:`tag_process`) stand below them: no context is without them, and they stay in the
+process.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
@@ -23,6 +26,14 @@ MAX_VALUE_LENGTH: Final = 256
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+Origin = Literal["configuration", "program", "run"]
+
+_ORIGINS: Final[tuple[Origin, ...]] = ("configuration", "program", "run")
+"""Who tags the process: a file and the environment, the program itself, `tokenbudget run`. The last has its way."""
+
+_said: Final[dict[Origin, dict[str, str]]] = {}
+_process: dict[str, str] = {}
 
 
 def checked_tags(values: Mapping[str, object]) -> dict[str, str]:
@@ -49,18 +60,45 @@ def checked_tags(values: Mapping[str, object]) -> dict[str, str]:
     return tags
 
 
+def tag_process(values: Mapping[str, object], origin: Origin = "program") -> None:
+    """Tag every call of this process, in all of its threads and tasks, where :class:`tags` does not say otherwise.
+
+    They are not part of the context, and not sent to other services.
+
+    Args:
+        values: the tags, in the place of those of the same origin before.
+        origin: whose they are. Of one tag, that of the program counts more than that of the configuration, and that of
+            `tokenbudget run` most.
+
+    Raises:
+        ValueError: for a name or value that cannot be carried (see :func:`checked_tags`). Nothing is changed then.
+
+    >>> tag_process({"team": "search"})
+    >>> with tags(tenant="acme"):
+    ...     current_tags()
+    {'team': 'search', 'tenant': 'acme'}
+    >>> tag_process({})
+    """
+    global _process
+    _said[origin] = checked_tags(values)
+    _process = {name: value for each in _ORIGINS for name, value in _said.get(each, {}).items()}
+
+
 def current_tags(ctx: Context | None = None) -> dict[str, str]:
-    """The tags in force in ``ctx`` (the current context by default).
+    """The tags in force in ``ctx`` (the current context by default), those of the process among them.
 
     >>> with tags(tenant="acme"), tags(feature="chat"):
     ...     current_tags()
     {'tenant': 'acme', 'feature': 'chat'}
     """
     entries = baggage.get_all(ctx)
-    if not entries:
-        return {}
-    start = len(BAGGAGE_PREFIX)
-    return {name[start:]: str(value) for name, value in entries.items() if name.startswith(BAGGAGE_PREFIX)}
+    found = _process.copy()
+    if entries:
+        start = len(BAGGAGE_PREFIX)
+        for name, value in entries.items():
+            if name.startswith(BAGGAGE_PREFIX):
+                found[name[start:]] = str(value)
+    return found
 
 
 class tags(ContextScope[dict[str, str]]):  # noqa: N801 - reads as a keyword: `with tags(...)`

@@ -13,6 +13,7 @@ import tomllib
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -20,9 +21,14 @@ from hypothesis import strategies as st
 
 from tokenbudget_otel.budgets import Budget, Limits
 from tokenbudget_otel.budgets.alerting.alert import Alert
-from tokenbudget_otel.budgets.config import Config, find, load
+from tokenbudget_otel.budgets.config import OPTIONS, Config, find, load
+from tokenbudget_otel.budgets.config import _tags as parse_tags
 from tokenbudget_otel.budgets.config_watch import ConfigWatch
 from tokenbudget_otel.budgets.store_error import allow_local
+from tokenbudget_otel.instrumentation.hosts import provider_of
+from tokenbudget_otel.meter import Meter
+from tokenbudget_otel.settings import configure, option
+from tokenbudget_otel.tags import current_tags
 
 WHOLE = """
 ledger = "sqlite:state/budgets.db"
@@ -346,7 +352,8 @@ class TestEnvironment:
             load(environ={"TOKENBUDGET_LIMIT_CALLS": "5"})
 
     def test_empty_is_not_set(self, repository):
-        names = ("CONFIG", "LIMIT_USD", "LIMIT_TOKENS", "WINDOW", "PER", "LEDGER", "DRY_RUN")
+        names = ("CONFIG", "LIMIT_USD", "LIMIT_TOKENS", "WINDOW", "PER", "LEDGER", "DRY_RUN", "TAGS", "FORMER_NAMES",
+                 "STREAM_USAGE", "PROCESSOR", "SPAN_TAGS")  # fmt: skip
         assert load(environ={f"TOKENBUDGET_{name}": "" for name in names}) == Config()
 
     @pytest.mark.parametrize(
@@ -468,6 +475,103 @@ class TestWatch:
         watch = ConfigWatch(Config(), every=5, clock=clock)
         clock.on(50)
         assert watch.changed() is None
+
+
+METERING = """
+former_names = true
+stream_usage = false
+processor = true
+span_tags = "genai"
+metric_names = "both"
+metric_tags = ["team", "env"]
+tags = { team = "search", retries = 2 }
+
+[hosts]
+"https://LLM.example.com/groq/" = "groq"
+"""
+
+
+class TestMetering:
+    """What a configuration says of tags, hosts and how calls are metered."""
+
+    def test_everything_that_can_be_said(self, tmp_path):
+        config = load(written(tmp_path, METERING), {})
+        assert config.tags == {"team": "search", "retries": "2"}
+        assert config.hosts == {"https://llm.example.com/groq": "groq"}
+        assert config.options == {
+            "former_names": True, "stream_usage": False, "processor": True, "span_tags": "genai",
+            "metric_names": "both", "metric_tags": ("team", "env"),
+        }  # fmt: skip
+        assert config.options.keys() == OPTIONS.keys()
+
+    def test_the_environment_is_over_the_file(self, tmp_path):
+        environ = {
+            "TOKENBUDGET_TAGS": "env=prod , note=a%2Cb%3Dc,team = web,,",
+            "TOKENBUDGET_FORMER_NAMES": "off",
+            "TOKENBUDGET_STREAM_USAGE": "yes",
+            "TOKENBUDGET_PROCESSOR": "0",
+            "TOKENBUDGET_SPAN_TAGS": "None",
+            "TOKENBUDGET_METRIC_NAMES": "coming",  # read where it is used
+        }
+        config = load(written(tmp_path, METERING), environ)
+        assert config.tags == {"team": "web", "retries": "2", "env": "prod", "note": "a,b=c"}
+        assert config.options == {
+            "former_names": False, "stream_usage": True, "processor": False, "span_tags": "none",
+            "metric_tags": ("team", "env"),
+        }  # fmt: skip
+        assert config.source.endswith("tokenbudget.toml and environment")
+
+    @pytest.mark.parametrize(
+        ("text", "environ", "says"),
+        [
+            ("tags = 'team=search'", {}, "tokenbudget.toml: tags must be a table such as { team = 'search' }"),
+            ("tags = { team = '' }", {}, "tokenbudget.toml: tag 'team' must have 1 to 256 characters"),
+            ("hosts = ['a']", {}, "tokenbudget.toml: hosts must be a table such as"),
+            ("hosts = { 'a.example' = 5 }", {}, "hosts must name a provider for each base URL, not 5 for 'a.example'"),
+            ("former_names = 'false'", {}, "tokenbudget.toml: former_names must be true or false, not 'false'"),
+            ("span_tags = 'some'", {}, "tokenbudget.toml: unknown span_tags 'some'"),
+            ("metric_names = 'newest'", {}, "tokenbudget.toml: unknown metric_names 'newest'"),
+            ("metric_tags = 'team'", {}, "tokenbudget.toml: metric_tags must be a list of names of tags"),
+            ("metric_tags = ['a b']", {}, "tag name 'a b' must be"),
+            ("procesor = true", {}, "unknown key 'procesor': did you mean 'processor'?"),
+            ("", {"TOKENBUDGET_TAGS": "a=1,team"}, "TOKENBUDGET_TAGS: 'team' is not name=value"),
+            ("", {"TOKENBUDGET_TAGS": "a b=1"}, "TOKENBUDGET_TAGS: tag name 'a b' must be"),
+            ("", {"TOKENBUDGET_TAGS": "a="}, "TOKENBUDGET_TAGS: tag 'a' must have 1 to 256 characters"),
+            ("", {"TOKENBUDGET_STREAM_USAGE": "perhaps"}, "TOKENBUDGET_STREAM_USAGE must be true or false"),
+            ("", {"TOKENBUDGET_SPAN_TAGS": "some"}, "unknown TOKENBUDGET_SPAN_TAGS 'some'"),
+        ],
+    )
+    def test_what_cannot_be_meant(self, tmp_path, text, environ, says):
+        with pytest.raises(ValueError, match=re.escape(says)):
+            load(written(tmp_path, text), environ)
+
+    @given(
+        st.dictionaries(
+            st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,9}", fullmatch=True),
+            st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=9),
+            max_size=4,
+        )
+    )
+    def test_every_tag_can_be_written_in_the_variable(self, tags):
+        text = ",".join(f"{name}={quote(value)}" for name, value in tags.items())
+        assert parse_tags({"TOKENBUDGET_TAGS": text}) == tags
+
+    def test_put_in_force_and_changed_while_the_program_runs(self, repository, meter, sim):
+        path = written(repository, "tags = { team = 'search' }\nhosts = { 'llm.example.com' = 'groq' }")
+        try:
+            configure(meter.enforcer)
+            assert current_tags() == {"team": "search"}
+            assert provider_of("https://llm.example.com/v1", "openai") == "groq"
+            path.write_text("former_names = true")
+            os.utime(path, (1, 1))
+            meter.enforcer.refresh()
+            assert current_tags() == {}
+            assert provider_of("https://llm.example.com/v1", "openai") == "openai"
+            assert option("former_names", False) is True
+        finally:
+            path.unlink()
+            configure(Meter().enforcer)
+            assert option("former_names", False) is False
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"

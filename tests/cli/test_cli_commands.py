@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -136,7 +137,9 @@ def test_where_a_price_comes_from() -> None:
 
 
 CLEAN = {
+    "OTEL_CONFIG_FILE": None,
     "OTEL_EXPORTER_OTLP_ENDPOINT": None,
+    "OTEL_SDK_DISABLED": None,
     "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": None,
     "OTEL_TRACES_SAMPLER": None,
     "TOKENBUDGET_CI": None,
@@ -198,6 +201,49 @@ def test_doctor_reads_what_is_configured_of_budgets() -> None:
     bad = doctor(TOKENBUDGET_LIMIT_USD="5", TOKENBUDGET_WINDOW="monthly")["budgets"]
     assert bad["level"] == "attention"
     assert "unknown window 'monthly'" in bad["text"]
+
+
+def test_doctor_says_what_happens_without_code(tmp_path: Path) -> None:
+    assert "puts the span processor on the tracer provider" in doctor()["zero code"]["text"]
+    assert "processor is switched off" in doctor(TOKENBUDGET_PROCESSOR="false")["zero code"]["text"]
+    some = doctor(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="tokenbudget-openai, flask")
+    assert some["zero code"]["text"].endswith("has tokenbudget-openai left off")
+    for everything in ("tokenbudget", "*"):
+        found = doctor(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=everything)["zero code"]
+        assert (found["level"], "all of ours left off" in found["text"]) == ("note", True)
+    wrong = doctor(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="tokenbudget-open")
+    assert wrong["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"]["level"] == "attention"
+
+
+def test_doctor_says_what_keeps_opentelemetry_from_starting(tmp_path: Path) -> None:
+    def protocol(**env: str) -> str:
+        return doctor(**env).get("OTEL_EXPORTER_OTLP_PROTOCOL", {"level": "not found"})["level"]
+
+    # The exporter for gRPC, which its distribution takes by default, is not installed here.
+    assert protocol() == "note"
+    assert protocol(OTEL_EXPORTER_OTLP_TIMEOUT="1") == "attention"
+    assert protocol(OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf") == "not found"
+    assert protocol(
+        **dict.fromkeys((f"OTEL_{signal}_EXPORTER" for signal in ("TRACES", "METRICS", "LOGS")), "none")
+    ) == ("not found")
+    file = tmp_path / "otel.yaml"
+    assert doctor(OTEL_CONFIG_FILE=str(file))["OTEL_CONFIG_FILE"]["level"] == "attention"
+    file.write_text("file_format: '1.0'")
+    assert doctor(OTEL_CONFIG_FILE=str(file))["OTEL_CONFIG_FILE"]["level"] == "ok"
+    assert doctor(OTEL_SDK_DISABLED="true")["OTEL_SDK_DISABLED"]["level"] == "note"
+    assert doctor(OTEL_SDK_DISABLED="1")["OTEL_SDK_DISABLED"]["level"] == "attention"
+
+
+def test_every_variable_that_is_read_is_in_the_documents() -> None:
+    from tokenbudget_otel.cli.doctor import OURS
+
+    document = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    assert [name for name in OURS if f"`{name}`" not in document] == []
+
+
+def test_doctor_shows_tags_and_names_those_that_cannot_be(tmp_path: Path) -> None:
+    assert doctor(TOKENBUDGET_TAGS="team=search,env=prod")["tags"]["text"] == "team=search, env=prod"
+    assert "'team' is not name=value" in doctor(TOKENBUDGET_TAGS="team")["budgets"]["text"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Budgets from a file and from the environment, as docs/configuration.md describes them.
+"""What a file and the environment say of budgets, tags and metering, as docs/configuration.md describes it.
 
 Imported only where configuration is looked for, and what reads TOML only where there is some: it costs milliseconds.
 """
@@ -12,19 +12,43 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import unquote
 
-from tokenbudget_otel.budgets.checks import checked_count, checked_flag, checked_name, checked_usd
+from tokenbudget_otel.budgets.checks import checked_choice, checked_count, checked_flag, checked_name, checked_usd
 from tokenbudget_otel.budgets.declared import Budget
 from tokenbudget_otel.budgets.ledger import Limits
 from tokenbudget_otel.budgets.ledgers.addresses import sqlite_path
 from tokenbudget_otel.budgets.rules import Rule
 from tokenbudget_otel.money import to_nano
+from tokenbudget_otel.tags import checked_tags
 
 FILE: Final = "tokenbudget.toml"
 _PROJECT: Final = "pyproject.toml"
 _TABLE: Final = "tool.tokenbudget"
 
-_KEYS: Final = ("budgets", "limits", "ledger", "dry_run")
+SPAN_TAGS: Final = ("all", "genai", "none")
+METRIC_NAMES: Final = ("current", "coming", "both")
+
+OPTIONS: Final[dict[str, Callable[[str, object], Any]]] = {
+    "former_names": checked_flag,
+    "stream_usage": checked_flag,
+    "processor": checked_flag,
+    "span_tags": lambda name, value: checked_choice(name, value, SPAN_TAGS),
+    "metric_names": lambda name, value: checked_choice(name, value, METRIC_NAMES),
+    "metric_tags": lambda name, value: _tag_names(name, value),
+}
+"""How calls are metered and spans written, and what checks each option. Also ``TOKENBUDGET_FORMER_NAMES`` and so on."""
+
+LENIENT: Final[Mapping[str, str]] = {
+    "metric_names": "TOKENBUDGET_METRIC_NAMES",
+    "metric_tags": "TOKENBUDGET_METRIC_TAGS",
+}
+"""Options whose variables are read where they are used, since what they say wrongly is told and left out there: a
+variable of these that is set counts more than the file."""
+
+KEYS: Final = ("budgets", "limits", "ledger", "dry_run", "tags", "hosts", *OPTIONS)
+"""What may stand at the top of a configuration."""
+
 _BUDGET_KEYS: Final = tuple(name for name in Budget.__init__.__kwdefaults__ or () if name != "on_warn")
 _LIMIT_KEYS: Final = ("budget", "scope", "usd", "tokens", "calls")
 
@@ -53,7 +77,7 @@ _VARIABLE: Final = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
 
 @dataclass(frozen=True)
 class Config:
-    """What a file and the environment say of budgets. Empty where neither says anything.
+    """What a file and the environment say. Empty where neither says anything.
 
     Args:
         budgets: the budgets that are declared.
@@ -61,6 +85,9 @@ class Config:
         source: where it comes from, for people to read.
         limits: other limits for single scopes, by the name that :meth:`.Ledger.set_limits` takes.
         path: the file, if there is one.
+        tags: of every call of the process.
+        hosts: who answers at which base URL.
+        options: those of :data:`OPTIONS` that are said.
     """
 
     budgets: tuple[Budget, ...] = ()
@@ -68,6 +95,9 @@ class Config:
     source: str = ""
     limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     path: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
 
 def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -89,10 +119,12 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     said = path or environ.get(f"{_PREFIX}CONFIG")
     found = Path(said).expanduser().absolute() if said else find()
     dry_run = _dry_run(environ)
-    config = Config() if found is None else _read(found, dry_run, environ)
+    config = Config() if found is None else _read(found, environ)
     mine = _one_budget(environ, dry_run)
     ledger = environ.get(f"{_PREFIX}LEDGER", "").strip()
-    if not mine and not ledger:
+    tags, options = _tags(environ), _options(environ)
+    of_file = {name: value for name, value in config.options.items() if not environ.get(LENIENT.get(name, ""))}
+    if not (mine or ledger or tags or options) and len(of_file) == len(config.options):
         return config
     _refuse_same_names([*((each, config.source) for each in config.budgets), *((each, "environment") for each in mine)])
     return replace(
@@ -100,6 +132,8 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
         budgets=(*config.budgets, *mine),
         ledger=ledger or config.ledger,
         source=f"{config.source} and environment" if config.source else "environment",
+        tags=MappingProxyType({**config.tags, **tags}),
+        options=MappingProxyType({**of_file, **options}),
     )
 
 
@@ -130,22 +164,44 @@ def _folders(start: Path) -> Iterator[Path]:
     yield from above[: last + 1]
 
 
-def _read(path: Path, dry_run: bool | None, environ: Mapping[str, str]) -> Config:
+def _read(path: Path, environ: Mapping[str, str]) -> Config:
     try:
         table = _table(path)
     except OSError as error:
         raise ValueError(f"the configuration {path} cannot be read: {error.strerror or error}") from None
     if table is None:
         raise ValueError(f"{path} has no table [{_TABLE}]: add one, or put the configuration into {FILE}")
-    _refuse_unknown(str(path), table, _KEYS)
+    return replace(parse(table, str(path), path.parent, environ), path=path)
+
+
+def parse(table: Mapping[str, Any], source: str, folder: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration that a table says, from whatever file.
+
+    Args:
+        table: the keys of ``tokenbudget.toml``, as that would be read.
+        source: where it stands, for error messages.
+        folder: what relative paths count from.
+        environ: the environment variables that the table may name; ``TOKENBUDGET_DRY_RUN`` overrides what it says.
+
+    Raises:
+        ValueError: for anything that cannot be meant, naming the source, the table and the key.
+    """
+    refuse_unknown(source, table, KEYS)
+    dry_run = _dry_run(environ)
     try:
         dry = checked_flag("dry_run", table.get("dry_run", False)) if dry_run is None else dry_run
-        ledger = _ledger(path, table.get("ledger"), environ)
+        ledger = _ledger(folder, table.get("ledger"), environ)
+        tags = checked_tags(_mapping("tags", table.get("tags", {}), "team = 'search'"))
+        hosts = _mapping("hosts", table.get("hosts", {}), "'llm.example.com' = 'openai'")
+        for base_url, provider in hosts.items():
+            if not base_url or not isinstance(provider, str) or not provider:
+                raise ValueError(f"hosts must name a provider for each base URL, not {provider!r} for {base_url!r}")
+        options = {name: check(name, table[name]) for name, check in OPTIONS.items() if name in table}
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{source}: {error}") from None
     budgets: list[tuple[Budget, str]] = []
-    for where, each in _tables(path, table, "budgets"):
-        _refuse_unknown(where, each, _BUDGET_KEYS)
+    for where, each in _tables(source, table, "budgets"):
+        refuse_unknown(where, each, _BUDGET_KEYS)
         try:
             arguments = {**each, "alerts": _with_secrets(each.get("alerts", ()), environ)}
             if dry:
@@ -155,8 +211,8 @@ def _read(path: Path, dry_run: bool | None, environ: Mapping[str, str]) -> Confi
             raise ValueError(f"{where}: {error}") from None
     _refuse_same_names(budgets)
     limits: dict[str, Limits] = {}
-    for where, each in _tables(path, table, "limits"):
-        _refuse_unknown(where, each, _LIMIT_KEYS)
+    for where, each in _tables(source, table, "limits"):
+        refuse_unknown(where, each, _LIMIT_KEYS)
         try:
             policy, other = _other_limits(each, [budget for budget, _ in budgets])
         except ValueError as error:
@@ -164,7 +220,15 @@ def _read(path: Path, dry_run: bool | None, environ: Mapping[str, str]) -> Confi
         if policy in limits:
             raise ValueError(f"{where}: there is another [[limits]] table for the same budget and scope: keep one")
         limits[policy] = other
-    return Config(tuple(budget for budget, _ in budgets), ledger, str(path), MappingProxyType(limits), path)
+    return Config(
+        tuple(budget for budget, _ in budgets),
+        ledger,
+        source,
+        MappingProxyType(limits),
+        tags=MappingProxyType(tags),
+        hosts=MappingProxyType({base_url.rstrip("/").lower(): provider for base_url, provider in hosts.items()}),
+        options=MappingProxyType(options),
+    )
 
 
 def _table(path: Path) -> dict[str, Any] | None:
@@ -180,19 +244,26 @@ def _table(path: Path) -> dict[str, Any] | None:
     return tool.get("tokenbudget") if isinstance(tool, dict) else None
 
 
-def _tables(path: Path, table: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _mapping(name: str, value: object, example: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name} must be a table such as {{ {example} }}, not {value!r}")
+    return value
+
+
+def _tables(source: str, table: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The tables of a list, each with a name for error messages."""
     tables = table.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
-        raise ValueError(f"{path}: {name} must be tables: write [[{name}]] above the keys of each")
+        raise ValueError(f"{source}: {name} must be tables: write [[{name}]] above the keys of each")
     for number, each in enumerate(tables, 1):
-        yield f"{path}: [[{name}]] table {number}", each
+        yield f"{source}: [[{name}]] table {number}", each
 
 
-def _refuse_unknown(where: str, table: Iterable[str], known: tuple[str, ...]) -> None:
+def refuse_unknown(where: str, table: Iterable[object], known: tuple[str, ...]) -> None:
+    """An error for a key that is not known, with the one that may be meant."""
     for key in table:
         if key not in known:
-            close = _closest(key, known)
+            close = _closest(str(key), known)
             hint = f"did you mean {close!r}?" if close else f"use one of {', '.join(map(repr, known))}"
             raise ValueError(f"{where}: unknown key {key!r}: {hint}")
 
@@ -212,8 +283,8 @@ def _refuse_same_names(budgets: Iterable[tuple[Budget, str]]) -> None:
             )
 
 
-def _ledger(path: Path, address: object, environ: Mapping[str, str]) -> str | None:
-    """The address of a ledger; the path of a file counts from the configuration's."""
+def _ledger(folder: Path, address: object, environ: Mapping[str, str]) -> str | None:
+    """The address of a ledger; the path of a file counts from the folder of the configuration."""
     if address is None:
         return None
     if not isinstance(address, str) or not address.strip():
@@ -223,7 +294,7 @@ def _ledger(path: Path, address: object, environ: Mapping[str, str]) -> str | No
     address = _expanded(address.strip(), environ)
     lower = address.lower()
     is_file = lower.startswith("sqlite:") or ("://" not in lower and lower.endswith((".db", ".sqlite", ".sqlite3")))
-    return f"sqlite:{path.parent / sqlite_path(address)}" if is_file else address
+    return f"sqlite:{folder / sqlite_path(address)}" if is_file else address
 
 
 def _other_limits(table: Mapping[str, Any], budgets: list[Budget]) -> tuple[str, Limits]:
@@ -308,9 +379,56 @@ def _one_budget(environ: Mapping[str, str], dry_run: bool | None) -> tuple[Budge
 
 
 def _dry_run(environ: Mapping[str, str]) -> bool | None:
-    text = environ.get(f"{_PREFIX}DRY_RUN", "").strip()
+    return _flag("DRY_RUN", environ)
+
+
+def _flag(short: str, environ: Mapping[str, str]) -> bool | None:
+    text = environ.get(_PREFIX + short, "").strip()
     if not text:
         return None
     if text.lower() not in _FLAGS:
-        raise ValueError(f"{_PREFIX}DRY_RUN must be true or false, not {text!r}")
+        raise ValueError(f"{_PREFIX}{short} must be true or false, not {text!r}")
     return _FLAGS[text.lower()]
+
+
+def _options(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The options that environment variables say."""
+    said: dict[str, Any] = {}
+    for name, check in OPTIONS.items():
+        if name in LENIENT:
+            continue
+        short = name.upper()
+        if check is checked_flag:
+            value: object = _flag(short, environ)
+        else:
+            value = environ.get(_PREFIX + short, "").strip().lower() or None
+        if value is not None:
+            said[name] = check(_PREFIX + short, value)
+    return said
+
+
+def _tag_names(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{name} must be a list of names of tags such as ['tenant'], not {value!r}")
+    checked_tags(dict.fromkeys(value, "any"))
+    return tuple(dict.fromkeys(value))
+
+
+def _tags(environ: Mapping[str, str]) -> dict[str, str]:
+    """The tags of ``TOKENBUDGET_TAGS``, which is written as ``OTEL_RESOURCE_ATTRIBUTES`` is: ``%2C`` is a comma.
+
+    >>> _tags({"TOKENBUDGET_TAGS": "team=search, note=a%2Cb"})
+    {'team': 'search', 'note': 'a,b'}
+    """
+    said: dict[str, str] = {}
+    for part in environ.get(f"{_PREFIX}TAGS", "").split(","):
+        if not part.strip():
+            continue
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{_PREFIX}TAGS: {part.strip()!r} is not name=value (a comma in a value is written %2C)")
+        said[unquote(name.strip())] = unquote(value.strip())
+    try:
+        return checked_tags(said)
+    except ValueError as error:
+        raise ValueError(f"{_PREFIX}TAGS: {error}") from None

@@ -8,15 +8,16 @@ import platform
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import urlsplit
 
 import click
 
-Level = Literal["ok", "note", "attention"]
+from tokenbudget_otel.cli.doctor_zero_code import zero_code
+from tokenbudget_otel.cli.findings import DISABLED, Finding, Level, disabled, version_of
 
 _ATTENTION: Final = {"ok": "  ", "note": "- ", "attention": "! "}
 _COLOURS: Final = {"ok": None, "note": "cyan", "attention": "yellow"}
@@ -29,14 +30,22 @@ OPENTELEMETRY: Final = (
     "opentelemetry-distro",
 )
 
+_OPENLLMETRY: Final = (
+    *("openai", "anthropic", "bedrock", "cohere", "google-generativeai", "groq", "litellm", "mistralai", "ollama"),
+    *("together", "voyageai"),
+)
+_OPENINFERENCE: Final = (
+    *("openai", "anthropic", "bedrock", "cohere", "google-genai", "groq", "litellm", "mistralai", "ollama", "together"),
+)
+
 PEERS: Final[Mapping[str, tuple[str, Level]]] = {
     "opentelemetry-instrumentation-genai-openai": ("openai", "note"),
     "opentelemetry-instrumentation-genai-anthropic": ("anthropic", "note"),
     "opentelemetry-instrumentation-openai-v2": ("openai", "attention"),
-    "opentelemetry-instrumentation-openai": ("openai", "attention"),
-    "opentelemetry-instrumentation-anthropic": ("anthropic", "attention"),
-    "openinference-instrumentation-openai": ("openai", "attention"),
-    "openinference-instrumentation-anthropic": ("anthropic", "attention"),
+    "opentelemetry-instrumentation-google-genai": ("google-genai", "attention"),
+    "opentelemetry-instrumentation-genai-bedrock": ("bedrock", "attention"),
+    **{f"opentelemetry-instrumentation-{sdk}": (sdk, "attention") for sdk in _OPENLLMETRY},
+    **{f"openinference-instrumentation-{sdk}": (sdk, "attention") for sdk in _OPENINFERENCE},
     "openlit": ("openai and anthropic", "attention"),
     "logfire": ("openai and anthropic", "attention"),
     "langfuse": ("openai", "attention"),
@@ -60,33 +69,17 @@ OURS: Final[Mapping[str, Callable[[str], object]]] = {
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": lambda value: _one_of(
         value, ("no_content", "span_only", "event_only", "span_and_event", "true", "false")
     ),
-    # Together they are a configuration, which is read as a whole: see _budgets.
+    # Together they are a configuration, which is read as a whole: see _configuration.
     **{
         f"TOKENBUDGET_{name}": str
         for name in (
             *("CONFIG", "LEDGER", "DRY_RUN", "LIMIT_USD", "LIMIT_TOKENS", "LIMIT_CALLS"),
             *("WINDOW", "PER", "TIMEZONE", "ACTION", "MODE"),
+            *("TAGS", "FORMER_NAMES", "PROCESSOR", "SPAN_TAGS"),
         )
     },
 }
 """Environment variables that we read, and what checks each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        level: ``ok``, ``note`` (good to know) or ``attention`` (something is wrong or will surprise).
-        subject: what was looked at.
-        text: what was found.
-        remedy: what to do about it.
-    """
-
-    level: Level
-    subject: str
-    text: str
-    remedy: str = ""
 
 
 @click.command("doctor", short_help="What is installed here, and what needs attention.")
@@ -122,7 +115,7 @@ def _versions() -> Iterator[Finding]:
     yield Finding("ok", "tokenbudget-otel", __version__)
     yield Finding("ok", "python", f"{platform.python_version()} ({sys.executable})")
     for name in OPENTELEMETRY:
-        if version := _version(name):
+        if version := version_of(name):
             yield Finding("ok", name, version)
         elif name != "opentelemetry-distro":
             yield Finding("attention", name, "is not installed", f"pip install {name}")
@@ -141,7 +134,7 @@ def _sdks() -> Iterator[Finding]:
     absent = []
     for sdk, (module, name) in INSTRUMENTORS.items():
         (wanted,) = (Requirement(each) for each in _instrumentor(sdk).instrumentation_dependencies())
-        version = _version(wanted.name)
+        version = version_of(wanted.name)
         if version is None:
             absent.append(wanted.name)
         elif wanted.specifier.contains(version, prereleases=True):
@@ -165,9 +158,9 @@ def _sdks() -> Iterator[Finding]:
 
 
 def _peers() -> Iterator[Finding]:
-    disabled = {name.strip() for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
+    off = disabled()
     for name, (what, level) in PEERS.items():
-        version = _version(name)
+        version = version_of(name)
         if version is None:
             continue
         loaded_as = [
@@ -175,17 +168,17 @@ def _peers() -> Iterator[Finding]:
             for point in metadata.distribution(name).entry_points
             if point.group == "opentelemetry_instrumentor"
         ]
-        if loaded_as and disabled.issuperset(loaded_as):
-            yield Finding("ok", name, f"{version}, switched off by OTEL_PYTHON_DISABLED_INSTRUMENTATIONS")
+        if loaded_as and (off.issuperset(loaded_as) or "*" in off):
+            yield Finding("ok", name, f"{version}, switched off by {DISABLED}")
             continue
-        switch = f"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS={','.join(loaded_as)}" if loaded_as else "its own switch"
+        switch = f"{DISABLED}={','.join(loaded_as)}" if loaded_as else "its own switch"
         yield Finding(
             level,
             name,
             f"{version} {_PEER_TEXT[level].format(what=what)}",
             f"to have it off: {switch}, or uninstall it. What tokenbudget counts and caps is right either way",
         )
-    version = _version("anthropic")
+    version = version_of("anthropic")
     silent = os.environ.get("ANTHROPIC_OPEN_TELEMETRY", "").strip().lower() in ("false", "0", "no", "off")
     if version is not None and _numbers(version) >= _SELF_TRACING_SINCE and not silent:
         yield Finding(
@@ -203,14 +196,6 @@ def _exporter() -> Iterator[Finding]:
         yield Finding("note", "exporter", "no OTEL_EXPORTER_OTLP_ENDPOINT is set; counting does not need one")
     for name, endpoint in found.items():
         yield _reach(name, endpoint)
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
-    if protocol == "grpc" and not _version("opentelemetry-exporter-otlp-proto-grpc"):
-        yield Finding(
-            "attention",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-            "grpc, but opentelemetry-exporter-otlp-proto-grpc is not installed",
-            "install it, or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf (and its port, usually 4318)",
-        )
 
 
 def _reach(name: str, endpoint: str) -> Finding:
@@ -278,7 +263,7 @@ def _prices() -> Iterator[Finding]:
             yield Finding("ok", "prices", text)
 
 
-def _budgets() -> Iterator[Finding]:
+def _configuration() -> Iterator[Finding]:
     from tokenbudget_otel.budgets.config import load
     from tokenbudget_otel.budgets.ledgers.addresses import without_password
 
@@ -290,6 +275,8 @@ def _budgets() -> Iterator[Finding]:
     if config.source:
         counted = f", counted in {without_password(config.ledger)}" if config.ledger else ""
         yield Finding("ok", "budgets", f"{len(config.budgets)} from {config.source}{counted}")
+    if config.tags:
+        yield Finding("ok", "tags", ", ".join(f"{name}={value}" for name, value in config.tags.items()))
 
 
 def _variables() -> Iterator[Finding]:
@@ -313,21 +300,15 @@ def _variables() -> Iterator[Finding]:
 SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     _versions,
     _sdks,
+    zero_code,
     _peers,
     _exporter,
     _sampling,
     _prices,
-    _budgets,
+    _configuration,
     _variables,
 )
 """What is looked at, in this order."""
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> None:

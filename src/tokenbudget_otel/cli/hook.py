@@ -114,7 +114,7 @@ def _hook() -> None:
         # The program's sys.path is what it would be without us; its children get ours by PYTHONPATH.
         sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != own]  # noqa: PTH100
         if run:
-            # Tags and exporters have to be there before the program's first span.
+            # Exporters have to be there before the program's first span.
             if os.path.exists(os.path.join(run, "early")) or not _SDKS.isdisjoint(sys.modules):  # noqa: PTH110, PTH118
                 _start(run, instrumented)
             else:

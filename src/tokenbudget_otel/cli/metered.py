@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
-
-from opentelemetry import baggage, context
-from opentelemetry.context import Context
 
 from tokenbudget_otel import api
 from tokenbudget_otel.budgets import Budget, BudgetExceeded, Enforcer, Hold, Ledger
@@ -19,7 +16,7 @@ from tokenbudget_otel.budgets.steps import Steps
 from tokenbudget_otel.cli.journal import Journal
 from tokenbudget_otel.meter import meter
 from tokenbudget_otel.pricing import load_price_file
-from tokenbudget_otel.tags import BAGGAGE_PREFIX
+from tokenbudget_otel.tags import tag_process
 
 SETTINGS: Final = "settings.json"
 SOCKET: Final = "ledger"
@@ -53,7 +50,7 @@ def start(folder: str, instrumented: bool = False) -> None:
     if settings["export"] and not instrumented and (problem := _start_exporting()):
         (run / f"{os.getpid()}.note").write_text(problem, encoding="utf-8")
     if settings["tags"]:
-        tag_everything(settings["tags"])
+        tag_process(settings["tags"], "run")
     for file in settings["price_files"]:
         load_price_file(file)
     counting = meter()
@@ -63,6 +60,8 @@ def start(folder: str, instrumented: bool = False) -> None:
     else:
         counting.enforcer = _NotingEnforcer(journal)
     api.instrument()
+    if (auto := sys.modules.get("tokenbudget_otel.auto")) is not None:
+        auto.TokenBudgetInstrumentor().put_in_force()  # what it put into the enforcer that was there before
 
 
 class _NotingEnforcer(Enforcer):
@@ -107,20 +106,6 @@ class _RunEnforcer(_NotingEnforcer):
 def budget_of(settings: Mapping[str, Any]) -> Budget:
     """The budget of a run, from plain data."""
     return Budget(**settings)
-
-
-def tag_everything(tags: Mapping[str, str]) -> None:
-    """Make tags part of the context that every thread of this process begins with, those to come as well."""
-    ctx = context.get_current()
-    for name, value in tags.items():
-        ctx = baggage.set_baggage(BAGGAGE_PREFIX + name, value, ctx)
-    runtime = getattr(context, "_RUNTIME_CONTEXT", None)
-    if isinstance(getattr(runtime, "_current_context", None), ContextVar):
-        # A context that is attached is that of one thread. What all threads see is the variable's default, which
-        # can only be set when the variable is made; nobody has used it yet, this is before the program's start.
-        runtime._current_context = ContextVar("current_context", default=Context(ctx))  # type: ignore[union-attr]  # noqa: B039 - a Context cannot be changed
-    else:
-        context.attach(ctx)
 
 
 def _start_exporting() -> str | None:

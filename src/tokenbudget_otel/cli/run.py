@@ -138,7 +138,7 @@ def _run(program: list[str], folder: Path, settings: Mapping[str, Any]) -> Repor
     from tokenbudget_otel.cli.metered import RUN, SETTINGS, SOCKET
 
     (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
-    if settings["tags"] or settings["export"]:
+    if settings["export"]:
         (folder / "early").touch()
     front = folder / "hook"
     front.mkdir()

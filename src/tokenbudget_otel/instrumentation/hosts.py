@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tokenbudget_otel import settings
 from tokenbudget_otel.instrumentation.guard import logger, tell_once
 
 HOSTS: Final = (
@@ -133,12 +134,14 @@ def _listed(url: str) -> str | None:
 
 
 def _named(url: str) -> str | None:
-    """The provider that the program has named for a URL in lower case."""
-    if not _configured:
+    """The provider that the program, or else the configuration file, has named for a URL in lower case."""
+    filed = settings.hosts()
+    if not _configured and not filed:
         return None
+    named = {**filed, **_configured} if filed else _configured
     bare = url.partition("://")[2]
-    fitting = [start for start in _configured if _begins(url, start) or _begins(bare, start)]
-    return _configured[max(fitting, key=len)] if fitting else None
+    fitting = [start for start in named if _begins(url, start) or _begins(bare, start)]
+    return named[max(fitting, key=len)] if fitting else None
 
 
 def _begins(url: str, start: str) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from opentelemetry.metrics import MeterProvider
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -19,7 +22,12 @@ from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.metric_options import metric_options
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, meter
-from tokenbudget_otel.settings import configure
+from tokenbudget_otel.settings import configure, option
+
+DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+
+EVERYTHING: Final = "tokenbudget"
+"""The entry point that stands for all of ours: where it is switched off, so are those of the SDKs."""
 
 
 class Doors(Door):
@@ -57,9 +65,69 @@ class Doors(Door):
             door.unhook()
 
 
+def is_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether auto-instrumentation is told to leave all of ours off."""
+    return not {EVERYTHING, "*"}.isdisjoint(name.strip() for name in environ.get(DISABLED, "").split(","))
+
+
+def counting(meter_provider: MeterProvider | None = None, *, lenient: bool = False) -> Meter:
+    """The meter of this process: what is configured of budgets is in force, and shown as metrics.
+
+    Args:
+        meter_provider: where the metrics go; the global one by default.
+        lenient: whether a configuration that cannot be meant is logged, and nothing of it in force.
+
+    Raises:
+        ValueError: for such a configuration otherwise.
+    """
+    process = meter()
+    try:
+        configure(process.enforcer)
+    except Exception as error:
+        if not lenient:
+            raise
+        tell_refused(error)
+    observe(process.enforcer, meter_provider)
+    deferred.at_exit(_flush_budgets)
+    return process
+
+
+def tell_refused(error: Exception) -> None:
+    """Log that a configuration is not in force, where nothing may be raised for it. Each once."""
+    text = str(error) or repr(error)
+    if text not in _refused:
+        _refused.add(text)
+        end = "" if text.endswith((".", "?")) else "."
+        logger.error("%s%s Calls are metered, but this configuration is not in force.", text, end)
+
+
 def _flush_budgets() -> None:
     """Streams that were ended when the program ended have been settled by now: let budgets and alerts hear of it."""
     meter().enforcer.flush()
+
+
+@dataclass(init=False)
+class SdkOptions:
+    """What may stand in the section of one SDK in a file of OpenTelemetry's declarative configuration.
+
+    Raises:
+        ValueError: for an option that is not known, or cannot be meant.
+
+    >>> SdkOptions(former_names=True)
+    SdkOptions(former_names=True, stream_usage=None, metric_names=None, metric_tags=None)
+    """
+
+    former_names: bool | None = None
+    stream_usage: bool | None = None
+    metric_names: str | None = None
+    metric_tags: tuple[str, ...] | None = None
+
+    def __init__(self, **options: object) -> None:
+        from tokenbudget_otel.budgets.config import OPTIONS, refuse_unknown
+
+        refuse_unknown("options of an instrumentor", options, tuple(type(self).__annotations__))
+        for name, value in options.items():
+            setattr(self, name, OPTIONS[name](name, value))
 
 
 class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -81,7 +149,11 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     versions: ClassVar[str]
     """The versions that are known to work, as a requirement: ``>=2,<4``."""
 
+    configuration: ClassVar[type] = SdkOptions
+    """What OpenTelemetry's declarative configuration checks options with."""
+
     _door: Door | None = None
+    _given: Mapping[str, Any] = {}
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The SDK and its versions, as a requirement."""
@@ -89,9 +161,26 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def instrument(self, **kwargs: Any) -> Any:
         """Put the door up. Takes the options of the class, ``metric_names`` and ``metric_tags`` as
-        :func:`tokenbudget_otel.instrument`, and ``skip_dep_check`` for likeness with others: a version that is not
-        known is warned of, not refused."""
-        return super().instrument(**{**kwargs, "skip_dep_check": True})
+        :func:`tokenbudget_otel.instrument`.
+
+        With ``skip_dep_check``, as `opentelemetry-instrument` calls it, nothing is raised, for that would stop all
+        instrumentations that come after it. A version that is not known is warned of, not refused, in any case.
+        """
+        if not kwargs.pop("skip_dep_check", False):
+            return super().instrument(**kwargs, skip_dep_check=True)
+        if is_disabled() or self.is_instrumented_by_opentelemetry:
+            return None
+        try:
+            return super().instrument(**{**kwargs, "skip_dep_check": True, "lenient": True})
+        except Exception as error:
+            log_once(f"instrument {self.sdk}", error)
+
+    def instrument_again(self) -> None:
+        """Take the options of the process as they are by now, and leave those that were given as they are."""
+        if self.is_instrumented_by_opentelemetry:
+            given = self._given
+            self.uninstrument()
+            self.instrument(**given)
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         raise NotImplementedError
@@ -103,23 +192,26 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             ValueError: for a configuration of budgets that cannot be meant, and for options of metrics
                 (``metric_names``, ``metric_tags``) that cannot be.
         """
+        counted = options.get("meter")
+        if counted is None:
+            counted = counting(options.get("meter_provider"), lenient=bool(options.get("lenient", False)))
+
+        def said(name: str, default: Any = None) -> Any:
+            given = options.get(name)
+            return option(name, default) if given is None else given
+
         telemetry = Telemetry.make(
             f"tokenbudget_otel.instrumentation.{self.sdk}",
             options.get("tracer_provider"),
             options.get("meter_provider"),
             options.get("logger_provider"),
-            former_names=bool(options.get("former_names", False)),
-            metrics=metric_options(options.get("metric_names"), options.get("metric_tags")),
+            former_names=bool(said("former_names", False)),
+            metrics=metric_options(said("metric_names"), said("metric_tags")),
         )
-        counting = options.get("meter")
-        if counting is None:
-            counting = meter()
-            configure(counting.enforcer)
-            observe(counting.enforcer, options.get("meter_provider"))
-            deferred.at_exit(_flush_budgets)
-        return self._make_door(telemetry, counting, options)
+        return self._make_door(telemetry, counted, options)
 
     def _instrument(self, **kwargs: Any) -> None:
+        self._given = kwargs
         door = self._door = self.door(**kwargs)
         # An SDK that the program has not imported yet is met when it does, not imported for its sake.
         for module in self.modules or (self.sdk,):
@@ -160,3 +252,4 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
 
 _warned: set[tuple[str, str]] = set()
+_refused: set[str] = set()

@@ -25,13 +25,14 @@ from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNSENT_ERRORS
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
-from tokenbudget_otel.instrumentation.openai import ENDPOINTS, _stream_usage
+from tokenbudget_otel.instrumentation.openai import ENDPOINTS
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.instrumentation.provider import Method, MethodDoor, OneMethod, Provider, ProviderInstrumentor
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
 from tokenbudget_otel.instrumentation.streams import TextCount
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, Size
+from tokenbudget_otel.settings import option
 from tokenbudget_otel.usage import TokenUsage
 
 PROVIDERS: Final = {
@@ -464,4 +465,5 @@ class LiteLLMInstrumentor(ProviderInstrumentor):
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         asked = options.get("stream_usage")
-        return LiteLLMDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
+        asks = option("stream_usage", True) if asked is None else asked
+        return LiteLLMDoor(telemetry, meter, stream_usage=bool(asks))

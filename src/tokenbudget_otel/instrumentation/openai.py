@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ from tokenbudget_otel.instrumentation.changes import THINKING, Changes, Fields, 
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
-from tokenbudget_otel.instrumentation.guard import logger, tell_once
+from tokenbudget_otel.instrumentation.guard import tell_once
 from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
 from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
@@ -57,6 +56,7 @@ from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.instrumentation.uploads import sound_seconds
 from tokenbudget_otel.meter import Meter, Reading, Request, Size
 from tokenbudget_otel.money import NANO_PER_USD
+from tokenbudget_otel.settings import option
 from tokenbudget_otel.usage import TokenUsage
 
 PROVIDER: Final = "openai"
@@ -96,11 +96,6 @@ IMAGES_MODEL: Final = "tokenbudget.image_generation.model"
 
 SECONDS: Final = "tokenbudget.seconds"
 """Where the length of an upload is kept with the fields of its request."""
-
-STREAM_USAGE: Final = "TOKENBUDGET_STREAM_USAGE"
-
-_SWITCH: Final = {"": True, "true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False,
-                  "no": False}  # fmt: skip
 
 REFUSES_STREAM_OPTIONS: Final = frozenset(("mistral_ai", "openrouter", "perplexity"))
 """Providers that send the usage without being asked; some of them refuse ``stream_options``."""
@@ -558,14 +553,5 @@ class OpenAIInstrumentor(SdkInstrumentor):
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:
         asked = options.get("stream_usage")
-        door = OpenAIDoor(telemetry, meter, stream_usage=_stream_usage() if asked is None else bool(asked))
+        door = OpenAIDoor(telemetry, meter, stream_usage=bool(option("stream_usage", True) if asked is None else asked))
         return Doors(door, RealtimeDoor(telemetry, meter, door.peer), ResponsesDoor(telemetry, meter, door))
-
-
-def _stream_usage() -> bool:
-    """What ``TOKENBUDGET_STREAM_USAGE`` says; true where it says nothing."""
-    said = os.environ.get(STREAM_USAGE, "").strip().lower()
-    if said not in _SWITCH:
-        logger.warning("%s is %r; it is one of %s. Streams are asked for their usage.", STREAM_USAGE, said,
-                       ", ".join(name for name in _SWITCH if name))  # fmt: skip
-    return _SWITCH.get(said, True)
