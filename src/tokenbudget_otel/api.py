@@ -47,7 +47,10 @@ _NAMESPACES: Final = frozenset(("mistralai",))
 _registered: dict[str, Any] = {}
 
 if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+
     from tokenbudget_otel.instrumentation.provider import Provider
+    from tokenbudget_otel.instrumentation.redaction import Redact
 
 C = TypeVar("C")
 
@@ -62,6 +65,11 @@ def instrument(
     hosts: Mapping[str, str] | None = None,
     former_names: bool = False,
     stream_usage: bool | None = None,
+    logger_provider: LoggerProvider | None = None,
+    capture_content: str | None = None,
+    emit_event: bool | None = None,
+    redact: Redact | None = None,
+    content_max_bytes: int | None = None,
 ) -> None:
     """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, and nothing twice.
 
@@ -75,8 +83,16 @@ def instrument(
         hosts: who answers at base URLs that are not known: ``{"llm.example.com/groq": "groq"}``.
         former_names: also set span attributes under the names of the previous conventions.
         stream_usage: whether streams are asked for their usage where the program does not ask itself.
+        logger_provider: where events go; the global one by default.
+        capture_content: where prompts and answers are recorded: ``"none"``, ``"span"``, ``"event"`` or ``"both"``; what
+            the environment says by default, and nothing where that says nothing (docs/content.md).
+        emit_event: whether there is an event for each call; where content goes there, by default.
+        redact: is asked of each text, and where it stands, before it is recorded; gives what is to be recorded, or
+            ``None`` to drop it.
+        content_max_bytes: of one attribute with content; 64 KiB by default, 0 for no limit.
 
     Raises:
+        TypeError: for an option of content that cannot be meant.
         ValueError: for a budget that cannot be meant, or two different ones with the same name; for a configuration
             or a ledger that cannot be used.
 
@@ -84,6 +100,15 @@ def instrument(
     >>> uninstrument()
     >>> meter().enforcer.clear()
     """
+    content: dict[str, Any] = {
+        "capture_content": capture_content,
+        "emit_event": emit_event,
+        "redact": redact,
+        "content_max_bytes": content_max_bytes,
+    }
+    content = {name: value for name, value in content.items() if value is not None}
+    if content:  # before anything is done
+        importlib.import_module("tokenbudget_otel.instrumentation.capture").capture_of(content)
     for base_url, provider in (hosts or {}).items():
         importlib.import_module("tokenbudget_otel.instrumentation.hosts").map_host(base_url, provider)
     enforcer = meter().enforcer
@@ -94,7 +119,9 @@ def instrument(
     options: dict[str, Any] = {
         "tracer_provider": tracer_provider,
         "meter_provider": meter_provider,
+        "logger_provider": logger_provider,
         "former_names": former_names,
+        **content,
     }
     if stream_usage is not None:
         options["stream_usage"] = stream_usage

@@ -22,7 +22,7 @@ class ResponseFacts:
         error: the error that the response itself reports (an in-stream error event, a failed response):
             its type and its message.
         attributes: further span attributes.
-        output: the generated content as plain data; only read when content is captured.
+        output: the output messages, or a function that makes them of these facts; only there when content is captured.
         more: what else the answer said, for the provider file that read it.
     """
 

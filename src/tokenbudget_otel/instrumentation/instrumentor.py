@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from tokenbudget_otel.budget_metrics import observe
 from tokenbudget_otel.instrumentation import deferred
+from tokenbudget_otel.instrumentation.capture import capture_of
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -98,7 +99,8 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """A door with the given options, not yet put anywhere: for one client only.
 
         Raises:
-            ValueError: for a configuration of budgets that cannot be meant.
+            TypeError, ValueError: for an option (:func:`tokenbudget_otel.instrumentation.capture.capture_of` has those
+                of content) or a configuration of budgets that cannot be meant.
         """
         telemetry = Telemetry.make(
             f"tokenbudget_otel.instrumentation.{self.sdk}",
@@ -106,6 +108,7 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             options.get("meter_provider"),
             options.get("logger_provider"),
             former_names=bool(options.get("former_names", False)),
+            capture=capture_of(options),
         )
         counting = options.get("meter")
         if counting is None:

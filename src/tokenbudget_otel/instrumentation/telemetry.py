@@ -9,7 +9,7 @@ from opentelemetry.metrics import Counter, Histogram, MeterProvider, get_meter
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.capture import Capture, capture_from_environment
+from tokenbudget_otel.instrumentation.capture import Capture, capture_of
 from tokenbudget_otel.version import __version__
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
@@ -46,6 +46,7 @@ class Telemetry:
         logger_provider: LoggerProvider | None = None,
         *,
         former_names: bool = False,
+        capture: Capture | None = None,
     ) -> Telemetry:
         """Instruments of the given providers, or of the global ones."""
         meter = get_meter(scope, __version__, meter_provider, SCHEMA_URL)
@@ -75,6 +76,6 @@ class Telemetry:
             ),
             refusals=meter.create_counter(semconv.METRIC_REFUSALS, "{call}", "Calls that a budget refused."),
             logger=get_logger(scope, __version__, logger_provider, SCHEMA_URL),
-            capture=capture_from_environment(),
+            capture=capture_of() if capture is None else capture,
             former_names=former_names,
         )
