@@ -183,6 +183,8 @@ class MessageReader:
             self._usage |= {name: value for name, value in usage.items() if value is not None}
             self.facts.usage = with_code(message_usage(self._usage), self._runs)
             self.facts.tier = _tier(self._usage)
+            if (tier := text(self._usage.get("service_tier"))) is not None:
+                self.facts.attributes[semconv.ANTHROPIC_RESPONSE_SERVICE_TIER] = tier
 
 
 def _size(body: Body, _options: Any) -> Size:

@@ -171,8 +171,8 @@ def media(kind: str, part: Any) -> dict[str, Any]:
     >>> media("input_file", {"file_id": "file-1"})
     {'type': 'file', 'modality': 'document', 'file_id': 'file-1'}
     """
-    inner = get(part, kind)
-    source = next((each for each in (inner, get(part, "source")) if each is not None), part)
+    within = (get(part, kind), get(part, "image_url"), get(part, "source"))
+    source = next((each for each in within if each is not None), part)
     url = source if isinstance(source, str) else get(source, "url")
     data = get(source, "data") or get(source, "file_data") or get(source, "bytes")
     mime = text(get(source, "media_type")) or text(get(source, "mime_type"))

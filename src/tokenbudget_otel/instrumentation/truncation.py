@@ -92,17 +92,19 @@ def _shortened_item(item: dict[str, Any], most: int) -> dict[str, Any]:
 
 def _without_middle(items: Items, limit: int) -> Items:
     """The first and the last of ``items``, as many as there is room for, and a word of those between them."""
+    if not items:
+        return []
     if len(items) == 1 and isinstance(items[0].get("parts"), list):
         # One message of many parts.
         bare = {**items[0], "parts": []}
         parts = _without_middle(items[0]["parts"], limit - size_of([bare]))
         return [{**bare, "parts": parts}] if parts else []
     sizes = [size_of(item) + 1 for item in items]  # and a comma
-    room = limit - 2 - max(size_of(_omission(items, sum(sizes))) + 1, 0)
+    room = limit - 2 - size_of(_omission(items, sum(sizes))) - 1
     if room < 0:
         return []
-    first, last, left = 0, len(items), list(_turns(len(items)))
-    for place in left:
+    first, last = 0, len(items)
+    for place in _turns(len(items)):
         if sizes[place] > room:
             break
         room -= sizes[place]
