@@ -44,9 +44,8 @@ def test_it_has_what_the_span_has(sim: Simulator, captured: Any, way: Any, strea
 @pytest.mark.parametrize("provider", ["dropped", "none"])
 def test_it_is_emitted_though_no_span_is(sim: Simulator, captured: Any, provider: str) -> None:
     """A sampler drops the span, or there is no SDK for spans: the event says all the same."""
-    captured.tracer_provider = (
-        TracerProvider(sampler=ALWAYS_OFF) if provider == "dropped" else trace.NoOpTracerProvider()
-    )
+    dropped = provider == "dropped"
+    captured.tracer_provider = TracerProvider(sampler=ALWAYS_OFF) if dropped else trace.NoOpTracerProvider()
     captured.start(capture_content="both")
     chat(sim, temperature=0.5)
     said = captured.in_event()
@@ -65,7 +64,7 @@ def test_it_is_emitted_though_no_span_is(sim: Simulator, captured: Any, provider
         assert record.attributes[name] == value
     assert record.attributes["gen_ai.response.id"]
     assert captured.telemetry.spans() == []
-    if provider == "dropped":
+    if dropped:
         assert record.trace_id
         assert not record.trace_flags.sampled
 

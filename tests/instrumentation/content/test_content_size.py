@@ -270,7 +270,9 @@ DEFINITIONS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
         {"tools": [{"type": "function", "function": {k: FUNCTION[k] for k in ("name", "description", "parameters")}}]},
         [FUNCTION],
     ),
-    "responses": ({"tools": [FUNCTION, {"type": "web_search"}]}, [FUNCTION, {"type": "web_search", "name": "web_search"}]),
+    "responses": (
+        {"tools": [FUNCTION, {"type": "web_search"}]}, [FUNCTION, {"type": "web_search", "name": "web_search"}],
+    ),
     "anthropic": (
         {"tools": [{"name": "f", "description": "does", "input_schema": {"type": "object"}},
                    {"type": "bash_20250124", "name": "bash"}]},
