@@ -50,9 +50,9 @@ def fitted(items: Items, limit: int | None) -> Items:
     """``items``, of which the JSON has no more than ``limit`` bytes; nothing where not even the marks have room.
 
     >>> long = [{"role": "user", "parts": [{"type": "text", "content": "word " * 100}]}]
-    >>> fitted(long, 140)[0]["parts"][0]["content"][-22:]
+    >>> fitted(long, 200)[0]["parts"][0]["content"][-23:]
     '…[435 bytes left out]'
-    >>> size_of(fitted(long, 140)) <= 140
+    >>> size_of(fitted(long, 200)) <= 200
     True
     """
     if limit is None or size_of(items) <= limit:
