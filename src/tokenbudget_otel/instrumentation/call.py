@@ -69,27 +69,9 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = (
-        "_admit",
-        "_attached",
-        "_attributes",
-        "_first_chunk",
-        "_later",
-        "_meter",
-        "_noted",
-        "_once",
-        "_own",
-        "_quiet",
-        "_server",
-        "_started",
-        "_telemetry",
-        "_wall_start",
-        "context",
-        "recording",
-        "request",
-        "span",
-        "ticket",
-    )  # fmt: skip
+    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_later", "_meter", "_noted", "_once", "_own",
+                 "_quiet", "_server", "_started", "_telemetry", "_wall_start", "context", "recording", "request",
+                 "span", "ticket")  # fmt: skip
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.guard import logger
+from tokenbudget_otel.instrumentation.guard import tell_once
 from tokenbudget_otel.instrumentation.redaction import REDACT, Redaction, redaction_named
 
 ENVIRONMENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -112,18 +112,23 @@ def _mode_given(mode: Any) -> tuple[bool, bool]:
     return _MODES[name]
 
 
+def _tell(variable: str, value: str, what: str) -> None:
+    """Once, though every instrumentor looks."""
+    tell_once(f"{variable}={value}", "%s is %r; %s.", variable, value, what)
+
+
 def _mode_in_environment() -> tuple[bool, bool]:
     value = os.environ.get(ENVIRONMENT, "").strip().upper()
     known = _MODES | _FORMER
     if value and value not in known:
-        logger.warning("%s is %r; known are %s. No content is captured.", ENVIRONMENT, value, ", ".join(_MODES))
+        _tell(ENVIRONMENT, value, f"known are {', '.join(_MODES)}. No content is captured")
     return known.get(value, (False, False))
 
 
 def _switch_in_environment() -> bool | None:
     value = os.environ.get(EMIT_EVENT, "").strip().lower()
     if value and value not in _SWITCH:
-        logger.warning("%s is %r; it is true or false. There are events where content goes there.", EMIT_EVENT, value)
+        _tell(EMIT_EVENT, value, "it is true or false. There are events where content goes there")
     return _SWITCH.get(value)
 
 
@@ -153,7 +158,5 @@ def _most_in_environment() -> int | None:
     try:
         return read_max_bytes(value) if value else DEFAULT_MAX_BYTES
     except ValueError:
-        logger.warning(
-            "%s is %r; it is a number of bytes, or none. %d are recorded.", MAX_BYTES, value, DEFAULT_MAX_BYTES
-        )
+        _tell(MAX_BYTES, value, f"it is a number of bytes, or none. {DEFAULT_MAX_BYTES} are recorded")
         return DEFAULT_MAX_BYTES

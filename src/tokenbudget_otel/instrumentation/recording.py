@@ -16,7 +16,7 @@ from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.content_parts import Messages, plain
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
-from tokenbudget_otel.instrumentation.redaction import NotRedactedError, Place, tell_of
+from tokenbudget_otel.instrumentation.redaction import NotRedactedError, tell_of
 from tokenbudget_otel.instrumentation.truncation import fitted, written
 from tokenbudget_otel.meter import Request
 
@@ -65,19 +65,14 @@ class Recording:
         """Write it to the span, to an event with the call's ``attributes``, or both."""
         capture = self._capture
         parts = self._recorded(request, facts) if capture else {}
-        fits = {name: fitted(value, capture.max_bytes) for name, value in parts.items()}
         if capture.span and span.is_recording():
-            limit = span_limit(span, capture.max_bytes)
-            for name, value in fits.items():
-                # Of what is cut once more, from the whole: its marks say how much is missing of that.
-                fit = value if limit == capture.max_bytes else fitted(parts[name], limit)
-                if fit:
-                    span.set_attribute(name, written(fit))
+            for name, value in _fitted(parts, span_limit(span, capture.max_bytes)).items():
+                span.set_attribute(name, written(value))
         looked = request.operation == semconv.FETCH_RESPONSE and not parts.get(semconv.OUTPUT_MESSAGES)
         if capture.emits and not looked:
             known = dict(attributes())
             if capture.event:
-                known |= {name: value for name, value in fits.items() if value}
+                known |= _fitted(parts, capture.max_bytes)
             self._logger.emit(LogRecord(event_name=EVENT_NAME, context=ctx, attributes=known))
 
     def _recorded(self, request: Request, facts: ResponseFacts) -> dict[str, Messages]:
@@ -92,12 +87,16 @@ class Recording:
         redaction = self._capture.redaction
         if redaction is None:
             return parts
-        place = Place("", provider=request.provider, model=request.model, operation=request.operation)
+        call = {"provider": request.provider, "model": request.model, "operation": request.operation}
         try:
-            return redaction(parts, place)
+            return redaction(parts, call)
         except NotRedactedError as reason:
             tell_of(reason)
             return {}
+
+
+def _fitted(parts: Mapping[str, Messages], limit: int | None) -> dict[str, Messages]:
+    return {name: fit for name, value in parts.items() if (fit := fitted(value, limit))}
 
 
 def span_limit(span: Span, limit: int | None) -> int | None:

@@ -18,12 +18,13 @@ import importlib
 import inspect
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from tokenbudget_otel.instrumentation.guard import logger, tell_once
+from tokenbudget_otel.instrumentation.content_parts import sound
+from tokenbudget_otel.instrumentation.guard import tell_once
 
 REDACT: Final = "TOKENBUDGET_REDACT"
 
@@ -91,8 +92,10 @@ class Redaction:
         """The function to ask."""
         return self._hook
 
-    def __call__(self, content: dict[str, list[dict[str, Any]]], place: Place) -> dict[str, list[dict[str, Any]]]:
-        """``content``, attribute by attribute, as the hook wants it recorded.
+    def __call__(
+        self, content: dict[str, list[dict[str, Any]]], call: Mapping[str, str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """``content``, attribute by attribute, as the hook wants it recorded. ``call`` is what a place says of it.
 
         Raises:
             NotRedactedError: where it may not be recorded at all.
@@ -101,11 +104,8 @@ class Redaction:
             raise NotRedactedError("it was asked about a call of its own")
         token = _asking.set(True)
         try:
-            ask = _Asked(self.hook())
-            return {
-                name: [item for each in items if (item := ask.item(each, replace(place, attribute=name))) is not None]
-                for name, items in content.items()
-            }
+            hook = self.hook()
+            return {name: _Walk(hook, name, call).items(items) for name, items in content.items()}
         finally:
             _asking.reset(token)
 
@@ -124,33 +124,43 @@ _HAVE_TO_BE: Final = frozenset(("arguments", "response"))
 _DROPPED: Final = object()
 
 
-class _Asked:
-    """One call's content, as it is walked through."""
+class _Walk:
+    """The way through one attribute: where it has come to, and what is left of what it passed."""
 
-    def __init__(self, hook: Redact) -> None:
+    def __init__(self, hook: Redact, attribute: str, call: Mapping[str, str]) -> None:
         self._hook = hook
+        self._attribute = attribute
+        self._call = call
+        self._role: str | None = None
+        self._part: str | None = None
+        self._tool: str | None = None
+        self._field: str | None = None
 
-    def item(self, item: dict[str, Any], place: Place) -> dict[str, Any] | None:
-        """A message, or what else stands in an attribute: a part of instructions, the definition of a tool."""
-        if not isinstance(item.get("parts"), list):
-            return self._part(item, place)
-        place = replace(place, role=item.get("role"))
-        kept = {name: value for name, value in item.items() if name in _AS_THEY_ARE}
-        kept["parts"] = [part for each in item["parts"] if (part := self._part(each, place)) is not None]
-        if isinstance(name := item.get("name"), str) and (said := self._text(name, replace(place, field="name"))):
+    def items(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Messages, parts of instructions, or definitions of tools."""
+        found = (self._message(item) if isinstance(item.get("parts"), list) else self._passed(item) for item in items)
+        return [item for item in found if item is not None]
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        self._role = message.get("role")
+        kept = {name: value for name, value in message.items() if name in _AS_THEY_ARE}
+        kept["parts"] = [part for each in message["parts"] if (part := self._passed(each)) is not None]
+        self._part, self._tool, self._field = None, None, "name"
+        if isinstance(name := message.get("name"), str) and (said := self._text(name, ())):
             kept["name"] = said
         return kept
 
-    def _part(self, part: dict[str, Any], place: Place) -> dict[str, Any] | None:
-        """``None`` where nothing is left of what the part was there for."""
+    def _passed(self, part: dict[str, Any]) -> dict[str, Any] | None:
+        """A part or a definition; ``None`` where nothing is left of what it was there for."""
         named = part.get("name")
-        place = replace(place, part=part.get("type"), tool=named if isinstance(named, str) else None)
+        self._part, self._tool = part.get("type"), named if isinstance(named, str) else None
         kept: dict[str, Any] = {}
         for name, value in part.items():
             if name in _AS_THEY_ARE or name == "name":  # the name of a tool: the hook knows it from the place
                 kept[name] = value
                 continue
-            left = self._value(value, replace(place, field=name))
+            self._field = name
+            left = self._value(value, ())
             if left is not _DROPPED:
                 kept[name] = left
             elif name in _ALL_OF_IT:
@@ -159,41 +169,39 @@ class _Asked:
                 kept[name] = None
         return kept
 
-    def _value(self, value: Any, place: Place) -> Any:
+    def _value(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(value, str):
-            said = self._text(value, place)
+            said = self._text(value, path)
             return _DROPPED if said is None else said
         if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, dict | list) and len(path) >= MOST_DEPTH:
+            raise NotRedactedError(f"something is nested more than {MOST_DEPTH} deep")
         if isinstance(value, dict):
-            return self._mapping(value, place)
+            return self._mapping(value, path)
         if isinstance(value, list):
-            inner = ((self._within(place, number), each) for number, each in enumerate(value))
-            return [left for where, each in inner if (left := self._value(each, where)) is not _DROPPED]
+            found = (self._value(each, (*path, number)) for number, each in enumerate(value))
+            return [left for left in found if left is not _DROPPED]
         # A number may say who somebody is as well as a text does.
         written = json.dumps(value)
-        said = self._text(written, place)
+        said = self._text(written, path)
         return _DROPPED if said is None else value if said == written else said
 
-    def _mapping(self, value: dict[str, Any], place: Place) -> dict[str, Any]:
+    def _mapping(self, value: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         for name, each in value.items():
-            where = self._within(place, name)
-            said = self._text(name, replace(where, is_key=True))
-            left = self._value(each, where) if said is not None else _DROPPED
-            if said is not None and left is not _DROPPED:
+            within = (*path, name)
+            said = self._text(name, within, is_key=True)
+            if said is not None and (left := self._value(each, within)) is not _DROPPED:
                 kept[said] = left
         return kept
 
-    @staticmethod
-    def _within(place: Place, step: str | int) -> Place:
-        if len(place.path) >= MOST_DEPTH:
-            raise NotRedactedError(f"something is nested more than {MOST_DEPTH} deep")
-        return replace(place, path=(*place.path, step))
-
-    def _text(self, text: str, place: Place) -> str | None:
+    def _text(self, text: str, path: tuple[str | int, ...], *, is_key: bool = False) -> str | None:
         if not text:
             return text
+        place = Place(
+            self._attribute, self._role, self._part, self._field, path, is_key, self._tool, **self._call
+        )  # fmt: skip
         try:
             said = self._hook(text, place)
         except Exception as error:
@@ -201,8 +209,10 @@ class _Asked:
             where = traceback.extract_tb(error.__traceback__)[-1]
             kind = f"{type(error).__name__} at {where.filename}:{where.lineno}"
             raise NotRedactedError(f"it raised {kind}") from None
-        if said is None or isinstance(said, str):
-            return said
+        if said is None:
+            return None
+        if isinstance(said, str):
+            return sound(said)
         if inspect.iscoroutine(said):
             said.close()
         raise NotRedactedError(f"it gave a {type(said).__name__}, and not a text or None")
@@ -223,8 +233,12 @@ class NamedRedaction(Redaction):
                 self._found = Redaction(find_hook(self._name)).hook()
             except Exception as error:
                 self._missing = f"{type(error).__name__}: {error}"
-                logger.warning(
-                    "%s is %r, which cannot be used (%s). No content is recorded.", REDACT, self._name, self._missing
+                tell_once(
+                    f"{REDACT}={self._name}",
+                    "%s is %r, which cannot be used (%s). No content is recorded.",
+                    REDACT,
+                    self._name,
+                    self._missing,
                 )
         if self._found is None:
             raise NotRedactedError(f"it cannot be used: {self._missing}")

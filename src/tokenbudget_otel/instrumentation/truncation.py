@@ -28,7 +28,7 @@ def written(items: Any) -> str:
 
 def size_of(value: Any) -> int:
     """Bytes of ``value`` as JSON."""
-    return len(written(value).encode())
+    return bytes_of(written(value))
 
 
 def cut(text: str, most: int) -> str:
@@ -39,11 +39,16 @@ def cut(text: str, most: int) -> str:
     >>> cut("short", 8)
     'short'
     """
-    data = text.encode()
-    if len(data) <= most:
+    size = bytes_of(text)
+    if size <= most:
         return text
-    kept = data[:most].decode(errors="ignore")  # a character that is cut in its middle is left out
-    return kept + _MARK.format(len(data) - len(kept.encode()))
+    kept = text[:most].encode()[:most].decode(errors="ignore")  # a character that is cut in its middle is left out
+    return kept + _MARK.format(size - bytes_of(kept))
+
+
+def bytes_of(text: str) -> int:
+    """Bytes of ``text`` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def fitted(items: Items, limit: int | None) -> Items:
@@ -51,7 +56,7 @@ def fitted(items: Items, limit: int | None) -> Items:
 
     >>> long = [{"role": "user", "parts": [{"type": "text", "content": "word " * 100}]}]
     >>> fitted(long, 200)[0]["parts"][0]["content"][-23:]
-    '…[435 bytes left out]'
+    'd …[385 bytes left out]'
     >>> size_of(fitted(long, 200)) <= 200
     True
     """
@@ -86,7 +91,7 @@ def _shortened_item(item: dict[str, Any], most: int) -> dict[str, Any]:
         else:
             # What a tool was given or gave is cut as the JSON that it is.
             text = value if isinstance(value, str) else written(value)
-            short[name] = cut(text, most) if len(text.encode()) > most + _MARK_BYTES else value
+            short[name] = cut(text, most) if bytes_of(text) > most + _MARK_BYTES else value
     return short
 
 

@@ -10,6 +10,7 @@ import pytest
 from content_calls import INPUT, WAYS, chat, openai_client, read
 
 import tokenbudget_otel as tb
+from tokenbudget_otel.instrumentation import guard
 from tokenbudget_otel.instrumentation.capture import EMIT_EVENT, ENVIRONMENT, MAX_BYTES, Capture, capture_of
 from tokenbudget_otel.instrumentation.recording import EVENT_NAME
 from tokenbudget_otel.simulator import Behaviour, Simulator
@@ -183,9 +184,11 @@ def test_an_async_hook_is_refused() -> None:
 def test_a_variable_that_cannot_be_meant_is_told_of(
     name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(guard, "_told", set())
     monkeypatch.setenv(name, value)
     with caplog.at_level(logging.WARNING, "tokenbudget_otel"):
-        assert capture_of() == Capture()
+        assert [capture_of(), capture_of()] == [Capture(), Capture()]
+    assert len(caplog.records) == 1, "every instrumentor looks, and it is told once"
     assert expected in caplog.text
     assert value in caplog.text
 
