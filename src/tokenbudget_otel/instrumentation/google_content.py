@@ -46,7 +46,7 @@ def parts(content: Any) -> Messages:
 def _media(part: Any) -> dict[str, Any]:
     inline, file = get(part, "inlineData"), get(part, "fileData")
     if inline is None and file is None:
-        return {"type": next(iter(part), "part")}
+        return {"type": next(iter(part), "part") if isinstance(part, dict) else "part"}
     known = {"mime_type": get(inline or file, "mimeType"), "data": get(inline, "data"), "url": get(file, "fileUri")}
     return media("document", {"source": known})
 
@@ -98,7 +98,7 @@ def _steps_made(steps: Any, status: Any) -> Messages:
     return [message | {"finish_reason": reason} for message in messages]
 
 
-_STATES: Final = {"completed": "stop", "requires_action": "tool_call", "failed": "error", "incomplete": "length"}
+_STATES: Final = {"completed": "stop", "requires_action": "tool_call", "failed": "error"}
 
 
 def _interaction_request(body: Any) -> tuple[Messages, Messages]:

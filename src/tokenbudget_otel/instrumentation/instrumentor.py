@@ -88,8 +88,9 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return (f"{self.distribution or self.sdk} {self.versions}",)
 
     def instrument(self, **kwargs: Any) -> Any:
-        """Put the door up. Takes the options of the class, and ``skip_dep_check`` for likeness with others: a version
-        that is not known is warned of, not refused."""
+        """Put the door up. Takes the options of the class, ``logger_provider`` and those of content
+        (:func:`tokenbudget_otel.instrumentation.capture.capture_of`), and ``skip_dep_check`` for likeness with others:
+        a version that is not known is warned of, not refused."""
         return super().instrument(**{**kwargs, "skip_dep_check": True})
 
     def _make_door(self, telemetry: Telemetry, meter: Meter, options: Mapping[str, Any]) -> Door:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.content_parts import Messages, answer, media, reasoning, said
-from tokenbudget_otel.instrumentation.facts import get, listed
+from tokenbudget_otel.instrumentation.facts import get, listed, text
 from tokenbudget_otel.instrumentation.failures import raised_in
 from tokenbudget_otel.instrumentation.openai_content import chat_messages, tool_calls
 from tokenbudget_otel.instrumentation.provider import Method, Provider, ProviderInstrumentor
@@ -91,8 +91,8 @@ def _answered(items: Any) -> Messages:
     calls: Messages = []
     reason = None
     for item in items if isinstance(items, list) else [items]:
-        words += get(item, "message", "content") or get(item, "response") or ""
-        thoughts += get(item, "message", "thinking") or get(item, "thinking") or ""
+        words += text(get(item, "message", "content")) or text(get(item, "response")) or ""
+        thoughts += text(get(item, "message", "thinking")) or text(get(item, "thinking")) or ""
         calls += tool_calls(get(item, "message"))
         reason = get(item, "done_reason") or reason
     return [answer([*reasoning(thoughts), *said(words), *calls], reason)]

@@ -239,3 +239,19 @@ def test_a_body_that_is_already_read_is_recorded_too(sim: Simulator, captured: A
     )
     assert isinstance(raw.http_response, httpx.Response) or raw.http_response.status_code == 200
     assert captured.in_event()["gen_ai.output.messages"]
+
+
+def test_a_stream_that_a_budget_cut_has_what_came_of_it(sim: Simulator, captured: Any, meter: Any) -> None:
+    captured.start(capture_content="both")
+    meter._learn("openai", "gpt-4o", 50)  # answers were short so far: that is what is reserved
+    meter.enforcer.add(tb.Budget(name="small", limit_tokens=200, cut_streams=True))
+    sim.then(Behaviour(text=" ".join(f"word{n}" for n in range(300)), chunks=300, chunk_s=0.0005))
+    with pytest.raises(tb.BudgetExceeded):
+        read(chat(sim, stream=True))
+    [record] = captured.records()
+    assert rest(record.attributes) == rest(captured.telemetry.span().attributes)
+    assert record.attributes["tokenbudget.call.outcome"] == "cut_by_budget"
+    assert record.attributes["tokenbudget.budget.name"] == "small"
+    words = content_shape.texts(captured.in_event()["gen_ai.output.messages"])
+    assert words.startswith("word0 word1")
+    assert "word299" not in words
