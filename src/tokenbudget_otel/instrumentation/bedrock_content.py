@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from tokenbudget_otel.instrumentation import anthropic_content, openai_content
-from tokenbudget_otel.instrumentation.content import Content
+from tokenbudget_otel.instrumentation.content import Content, parsed
 from tokenbudget_otel.instrumentation.content_parts import Messages, answer, media, plain, said, tool_call
 from tokenbudget_otel.instrumentation.facts import get, listed, text
 from tokenbudget_otel.instrumentation.provider import find
@@ -122,14 +121,8 @@ def _unpacked(shape: Content) -> Content:
     """``shape``, whose events come as chunks of bytes."""
 
     def events(items: list[Any]) -> Messages:
-        found = []
-        for item in items:
-            data = get(item, "chunk", "bytes")
-            try:
-                found.append(json.loads(data) if isinstance(data, bytes) else None)
-            except ValueError:
-                continue
-        return shape.events(found)
+        chunks = (get(item, "chunk", "bytes") for item in items)
+        return shape.events([parsed(data) if isinstance(data, bytes) else None for data in chunks])
 
     return Content(shape.request, shape.response, events, shape.tools)
 

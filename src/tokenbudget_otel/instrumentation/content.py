@@ -59,7 +59,7 @@ class Kept:
 
     def output(self, content: Content, facts: ResponseFacts) -> Messages:
         """The output messages, and in the last of them how much is missing."""
-        messages = content.events([_parsed(event) for event in self._events])
+        messages = content.events([parsed(event) if isinstance(event, bytes) else event for event in self._events])
         if self._missing:
             missing = f"[{self._missing} events of the stream, {self._missing_bytes} bytes left out]"
             if not messages:
@@ -70,13 +70,12 @@ class Kept:
         return messages
 
 
-def _parsed(event: Any) -> Any:
-    if not isinstance(event, bytes):
-        return event
+def parsed(data: str | bytes) -> Any:
+    """JSON, read; nothing where it is cut in its middle, or broken where it was made."""
     try:
-        return json.loads(event)
+        return json.loads(data)
     except ValueError:
-        return None  # cut in its middle, or broken where it was made
+        return None
 
 
 def item_size(item: Any) -> int:

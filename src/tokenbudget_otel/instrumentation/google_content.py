@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.content import Content
+from tokenbudget_otel.instrumentation.content import Content, parsed
 from tokenbudget_otel.instrumentation.content_parts import (
     Messages,
     answer,
@@ -70,7 +69,7 @@ def _chunks(chunks: list[Any]) -> Messages:
     found: dict[int, dict[str, Any]] = {}
     for item in chunks:
         body = get(item, "body")  # the API client hands a chunk over as the text of its JSON
-        chunk = json.loads(body) if isinstance(body, str) else item
+        chunk = parsed(body) if isinstance(body, str) else item
         for candidate in listed(get(chunk, "candidates")):
             index = get(candidate, "index")
             message = found.setdefault(

@@ -36,11 +36,10 @@ class Recording:
         logger: where events go.
     """
 
-    __slots__ = ("_asked", "_capture", "_content", "_logger")
+    __slots__ = ("_asked", "_capture", "_logger")
 
     def __init__(self, capture: Capture, content: Content, body: Any, logger: Logger) -> None:
         self._capture = capture
-        self._content = content
         self._logger = logger
         self._asked: dict[str, Messages] = {}
         if capture:
@@ -64,8 +63,9 @@ class Recording:
     ) -> None:
         """Write it to the span, to an event with the call's ``attributes``, or both."""
         capture = self._capture
-        parts = self._recorded(request, facts) if capture else {}
-        if capture.span and span.is_recording():
+        on_span = capture.span and span.is_recording()
+        parts = self._recorded(request, facts) if on_span or capture.event else {}
+        if on_span:
             for name, value in _fitted(parts, span_limit(span, capture.max_bytes)).items():
                 span.set_attribute(name, written(value))
         looked = request.operation == semconv.FETCH_RESPONSE and not parts.get(semconv.OUTPUT_MESSAGES)
@@ -79,7 +79,7 @@ class Recording:
         """What may be recorded."""
         output: Messages = []
         try:
-            output = facts.output(facts) if callable(facts.output) else facts.output or []
+            output = facts.output(facts) if facts.output is not None else []
         except Exception as error:
             log_once("capture content", error)
         parts = self._asked | {semconv.OUTPUT_MESSAGES: plain(output)}

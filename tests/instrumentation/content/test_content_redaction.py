@@ -14,6 +14,9 @@ import pytest
 from content_calls import ASKED, WAYS, chat, message, read
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import content_shape
 from tokenbudget_otel.instrumentation.redaction import REDACT, NotRedactedError, Place, Redaction
@@ -373,3 +376,21 @@ def test_what_is_nested_too_deep_is_not_let_through() -> None:
     part = {"type": "tool_call_response", "id": "1", "response": deep}
     with pytest.raises(NotRedactedError, match="deep"):
         Redaction(mask)({"gen_ai.input.messages": [{"role": "tool", "parts": [part]}]}, {})
+
+
+def test_the_hook_is_not_asked_where_nothing_is_recorded(sim: Simulator, captured: Any) -> None:
+
+    asked: list[str] = []
+
+    def redact(text: str, place: Place) -> str:
+        asked.append(text)
+        return text
+
+    captured.tracer_provider = TracerProvider(sampler=ALWAYS_OFF)
+    captured.start(capture_content="span", redact=redact)
+    chat(sim)
+    captured.stop()
+    captured.start(capture_content="both", redact=redact)
+    with suppress_instrumentation():
+        chat(sim)
+    assert (asked, captured.records()) == ([], [])

@@ -6,11 +6,11 @@ import copy
 import json
 from typing import Any
 
-import content_shape
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import content_shape
 from tokenbudget_otel.instrumentation import (
     anthropic_content,
     bedrock_content,
@@ -64,7 +64,7 @@ ODD = st.recursive(
 
 @pytest.mark.parametrize("name", SHAPES)
 @given(data=ODD, events=st.lists(ODD, max_size=5))
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_read_reads_as_content(name: str, data: Any, events: list[Any]) -> None:
     shape = SHAPES[name]
     body = data if isinstance(data, dict) else {"messages": data, "input": data, "contents": data, "tools": data}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from content_calls import chat, message, openai_client, read, respond
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -41,6 +41,7 @@ LEFT_OUT = re.compile(r"(\d+) bytes left out\]")
 
 
 @given(items=MESSAGES.map(plain), limit=st.integers(min_value=1, max_value=3_000))
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_cut_fits_and_is_still_content(items: Any, limit: int) -> None:
     fit = fitted(items, limit)
     if size_of(items) <= limit:
