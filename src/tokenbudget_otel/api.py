@@ -71,7 +71,8 @@ def instrument(
     redact: Redact | None = None,
     content_max_bytes: int | None = None,
 ) -> None:
-    """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, and nothing twice.
+    """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, sets the options of
+    content anew, and does nothing twice.
 
     Args:
         tracer_provider, meter_provider: where spans and metrics go; the global ones by default. Without an
@@ -126,8 +127,12 @@ def instrument(
     if stream_usage is not None:
         options["stream_usage"] = stream_usage
     for sdk in (*INSTRUMENTORS, *_registered):
-        if _installed(sdk) and not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
+        if not _installed(sdk):
+            continue
+        if not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.instrument(**options)
+        elif content:
+            instrumentor.record(**content)
 
 
 def set_limit(

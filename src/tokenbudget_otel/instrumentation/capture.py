@@ -74,6 +74,10 @@ _WORDS: Final = {"none": "NO_CONTENT", "span": "SPAN_ONLY", "event": "EVENT_ONLY
 _SWITCH: Final = {"true": True, "false": False}
 
 
+OPTIONS: Final = ("capture_content", "emit_event", "redact", "content_max_bytes")
+"""Arguments of instrumentors."""
+
+
 def capture_of(options: Mapping[str, Any] | None = None) -> Capture:
     """What the arguments of an instrumentor say, and the environment where they say nothing.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib import metadata
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar
 
 import wrapt
@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from tokenbudget_otel.budget_metrics import observe
 from tokenbudget_otel.instrumentation import deferred
-from tokenbudget_otel.instrumentation.capture import capture_of
+from tokenbudget_otel.instrumentation.capture import OPTIONS, capture_of
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -82,6 +82,7 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """The versions that are known to work, as a requirement: ``>=2,<4``."""
 
     _door: Door | None = None
+    _content: Mapping[str, Any] = MappingProxyType({})
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The SDK and its versions, as a requirement."""
@@ -119,8 +120,21 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             deferred.at_exit(_flush_budgets)
         return self._make_door(telemetry, counting, options)
 
+    def record(self, **options: Any) -> None:
+        """Have content recorded otherwise from now on; what is not given stays as it was. For programs that say so
+        after something else (``opentelemetry-instrument``) has put the door up.
+
+        Raises:
+            TypeError, ValueError: as :func:`tokenbudget_otel.instrumentation.capture.capture_of`.
+        """
+        if self._door is not None:
+            content = {**self._content, **options}
+            self._door.telemetry.capture = capture_of(content)
+            self._content = content
+
     def _instrument(self, **kwargs: Any) -> None:
         door = self._door = self.door(**kwargs)
+        self._content = {name: kwargs[name] for name in OPTIONS if kwargs.get(name) is not None}
         # An SDK that the program has not imported yet is met when it does, not imported for its sake.
         for module in self.modules or (self.sdk,):
             wrapt.register_post_import_hook(lambda sdk: self._put(door, sdk), module)

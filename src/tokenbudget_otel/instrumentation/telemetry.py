@@ -15,14 +15,14 @@ from tokenbudget_otel.version import __version__
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Telemetry:
     """Tracer and metric instruments, made once per instrumentor.
 
     Attributes:
         scope: the name of the instrumentation scope, such as ``tokenbudget_otel.instrumentation.openai``.
         logger: where content events go.
-        capture: whether and where content is captured.
+        capture: whether and where content is captured; may be set anew (:meth:`SdkInstrumentor.record`).
         former_names: whether attributes are also set under the names of the previous conventions.
     """
 

@@ -25,9 +25,9 @@ class Captured:
     def __init__(self, telemetry: Any) -> None:
         self.telemetry = telemetry
         self.tracer_provider = telemetry.tracer_provider
-        self._exporter = InMemoryLogRecordExporter()
+        self.exporter = InMemoryLogRecordExporter()
         self.loggers = LoggerProvider()
-        self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
+        self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self.exporter))
         self._used = (OpenAIInstrumentor(), AnthropicInstrumentor())
 
     def start(self, **options: Any) -> None:
@@ -40,7 +40,7 @@ class Captured:
 
     def records(self) -> list[Any]:
         """The events."""
-        return [record.log_record for record in self._exporter.get_finished_logs()]
+        return [record.log_record for record in self.exporter.get_finished_logs()]
 
     def on_span(self) -> dict[str, Any]:
         """The content of the one span."""

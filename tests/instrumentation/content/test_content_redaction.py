@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import content_shape
+import tokenbudget_otel as tb
 from tokenbudget_otel.instrumentation.redaction import REDACT, NotRedactedError, Place, Redaction
 from tokenbudget_otel.simulator import Behaviour, Simulator, ToolCall
 
@@ -261,6 +262,27 @@ def test_an_interrupt_inside_the_hook_is_the_programs(sim: Simulator, captured: 
     with pytest.raises(KeyboardInterrupt):
         chat(sim)
     assert captured.on_span() == {}
+
+
+def test_a_hook_that_comes_after_the_instrumentation_holds(
+    sim: Simulator, captured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`opentelemetry-instrument` has put the doors up before the program can say anything."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "EVENT_ONLY")
+    captured.start()
+    tb.instrument(redact=mask)
+    chat(sim, messages=HISTORY)
+    assert captured.in_event()["gen_ai.input.messages"][0]["parts"][0]["content"] == "My pin is ####."
+    # What was said before goes on to hold.
+    tb.instrument(capture_content="span", content_max_bytes=300)
+    chat(sim, messages=HISTORY)
+    span = captured.telemetry.spans()[-1]
+    assert "My pin is" in span.attributes["gen_ai.input.messages"]
+    assert "3333" not in span.attributes["gen_ai.input.messages"]
+    assert len(span.attributes["gen_ai.input.messages"].encode()) <= 300
+    with pytest.raises(ValueError, match="capture_content is 'all'"):
+        tb.instrument(capture_content="all")
+    tb.uninstrument()
 
 
 # --- named by the environment ----------------------------------------------------------------------------------------

@@ -208,6 +208,8 @@ def test_what_no_exporter_takes_is_made_sendable(sim: Simulator, captured: Any) 
     [part] = captured.in_event()["gen_ai.input.messages"][0]["parts"]
     assert part["arguments"] == {"a": str(2**70), "b": "???"}
     captured.telemetry.span().attributes["gen_ai.input.messages"].encode()
+    encoder = pytest.importorskip("opentelemetry.exporter.otlp.proto.common._log_encoder", reason="not installed")
+    assert b"gen_ai.input.messages" in encoder.encode_logs(captured.exporter.get_finished_logs()).SerializeToString()
 
 
 @given(value=st.recursive(st.text() | st.integers() | st.floats() | st.binary() | st.none(), st.lists))
