@@ -23,7 +23,7 @@ from tokenbudget_otel.simulator import Behaviour, Simulator, ToolCall
 
 SOURCE = Path(__file__).parents[1] / "src" / "tokenbudget_otel"
 
-READ_ONLY = {"dialects.py", "simulator", "cli"}
+READ_ONLY = {"dialects.py", "dialects", "simulator", "cli"}
 """Where names stand that others write: what is read, imitated or shown."""
 
 OURS = ("tokenbudget.",)
@@ -147,7 +147,7 @@ def known() -> set[str]:
     return {name for name in found if NAME.fullmatch(name)}
 
 
-EVENTS = ("gen_ai.client.inference.", "gen_ai.evaluation.result", "gen_ai.client.operation.exception")
+EVENTS = ("gen_ai.client.inference.operation.details", "gen_ai.evaluation.result", "gen_ai.client.operation.exception")
 """Names of events, not of attributes."""
 
 FORMER_EVENTS = re.compile(r"gen_ai\.(?:system|user|assistant|tool)\.message|gen_ai\.choice")
