@@ -47,7 +47,10 @@ _NAMESPACES: Final = frozenset(("mistralai",))
 _registered: dict[str, Any] = {}
 
 if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+
     from tokenbudget_otel.instrumentation.provider import Provider
+    from tokenbudget_otel.instrumentation.redaction import Redact
 
 C = TypeVar("C")
 
@@ -66,8 +69,14 @@ def instrument(
     metric_names: str | None = None,
     metric_tags: Iterable[str] | None = None,
     processor: bool | None = None,
+    logger_provider: LoggerProvider | None = None,
+    capture_content: str | None = None,
+    emit_event: bool | None = None,
+    redact: Redact | None = None,
+    content_max_bytes: int | None = None,
 ) -> None:
-    """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, and nothing twice.
+    """Meter every LLM SDK that is installed. Calling it again adds budgets and hosts, sets the options of
+    content anew, and does nothing twice.
 
     Args:
         tracer_provider, meter_provider: where spans and metrics go; the global ones by default. Without an
@@ -90,8 +99,16 @@ def instrument(
         processor: whether spans that others make are priced as well: puts a
             :class:`~tokenbudget_otel.processor.TokenBudgetSpanProcessor` on the tracer provider, unless it has one.
             As configured by default, or else not. Under `opentelemetry-instrument` it is there already.
+        logger_provider: where events go; the global one by default.
+        capture_content: where prompts and answers are recorded: ``"none"``, ``"span"``, ``"event"`` or ``"both"``; what
+            the environment says by default, and nothing where that says nothing (docs/content.md).
+        emit_event: whether there is an event for each call; where content goes there, by default.
+        redact: is asked of each text, and where it stands, before it is recorded; gives what is to be recorded, or
+            ``None`` to drop it.
+        content_max_bytes: of one attribute with content; 64 KiB by default, 0 for no limit.
 
     Raises:
+        TypeError: for an option of content that cannot be meant.
         ValueError: for a budget or tag that cannot be meant, or two different budgets with the same name; for a
             configuration or a ledger that cannot be used; for metric names or tags that cannot be.
 
@@ -100,6 +117,15 @@ def instrument(
     >>> meter().enforcer.clear()
     """
     importlib.import_module("tokenbudget_otel.instrumentation.metric_options").metric_options(metric_names, metric_tags)
+    content: dict[str, Any] = {
+        "capture_content": capture_content,
+        "emit_event": emit_event,
+        "redact": redact,
+        "content_max_bytes": content_max_bytes,
+    }
+    content = {name: value for name, value in content.items() if value is not None}
+    if content:  # before anything is done
+        importlib.import_module("tokenbudget_otel.instrumentation.capture").capture_of(content)
     for base_url, provider in (hosts or {}).items():
         importlib.import_module("tokenbudget_otel.instrumentation.hosts").map_host(base_url, provider)
     enforcer = meter().enforcer
@@ -112,15 +138,21 @@ def instrument(
     options: dict[str, Any] = {
         "tracer_provider": tracer_provider,
         "meter_provider": meter_provider,
+        "logger_provider": logger_provider,
         "former_names": former_names,
         "metric_names": metric_names,
         "metric_tags": metric_tags,
+        **content,
     }
     if stream_usage is not None:
         options["stream_usage"] = stream_usage
     for sdk in (*INSTRUMENTORS, *_registered):
-        if _installed(sdk) and not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
+        if not _installed(sdk):
+            continue
+        if not (instrumentor := _instrumentor(sdk)).is_instrumented_by_opentelemetry:
             instrumentor.instrument(**options)
+        elif content:
+            instrumentor.record(**content)
     if option("processor", False) if processor is None else processor:
         importlib.import_module("tokenbudget_otel.attached").attach(
             tracer_provider,

@@ -484,6 +484,10 @@ processor = true
 span_tags = "genai"
 metric_names = "both"
 metric_tags = ["team", "env"]
+capture_content = "both"
+emit_event = true
+redact = "app.privacy:redact"
+content_max_bytes = 0
 tags = { team = "search", retries = 2 }
 
 [hosts]
@@ -500,7 +504,8 @@ class TestMetering:
         assert config.hosts == {"https://llm.example.com/groq": "groq"}
         assert config.options == {
             "former_names": True, "stream_usage": False, "processor": True, "span_tags": "genai",
-            "metric_names": "both", "metric_tags": ("team", "env"),
+            "metric_names": "both", "metric_tags": ("team", "env"), "capture_content": "both", "emit_event": True,
+            "redact": "app.privacy:redact", "content_max_bytes": 0,
         }  # fmt: skip
         assert config.options.keys() == OPTIONS.keys()
 
@@ -511,13 +516,15 @@ class TestMetering:
             "TOKENBUDGET_STREAM_USAGE": "yes",
             "TOKENBUDGET_PROCESSOR": "0",
             "TOKENBUDGET_SPAN_TAGS": "None",
-            "TOKENBUDGET_METRIC_NAMES": "coming",  # read where it is used
+            # These are read where they are used.
+            "TOKENBUDGET_METRIC_NAMES": "coming",
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT",
         }
         config = load(written(tmp_path, METERING), environ)
         assert config.tags == {"team": "web", "retries": "2", "env": "prod", "note": "a,b=c"}
         assert config.options == {
             "former_names": False, "stream_usage": True, "processor": False, "span_tags": "none",
-            "metric_tags": ("team", "env"),
+            "metric_tags": ("team", "env"), "emit_event": True, "redact": "app.privacy:redact", "content_max_bytes": 0,
         }  # fmt: skip
         assert config.source.endswith("tokenbudget.toml and environment")
 
@@ -533,6 +540,9 @@ class TestMetering:
             ("metric_names = 'newest'", {}, "tokenbudget.toml: unknown metric_names 'newest'"),
             ("metric_tags = 'team'", {}, "tokenbudget.toml: metric_tags must be a list of names of tags"),
             ("metric_tags = ['a b']", {}, "tag name 'a b' must be"),
+            ("capture_content = 'all'", {}, "tokenbudget.toml: unknown capture_content 'all'"),
+            ("redact = 'redact'", {}, "tokenbudget.toml: redact must name a function like 'package.module:function'"),
+            ("content_max_bytes = -1", {}, "tokenbudget.toml: content_max_bytes must be a number of bytes"),
             ("procesor = true", {}, "unknown key 'procesor': did you mean 'processor'?"),
             ("", {"TOKENBUDGET_TAGS": "a=1,team"}, "TOKENBUDGET_TAGS: 'team' is not name=value"),
             ("", {"TOKENBUDGET_TAGS": "a b=1"}, "TOKENBUDGET_TAGS: tag name 'a b' must be"),

@@ -193,6 +193,18 @@ def test_doctor_explains_sampling_and_names_what_cannot_be_read() -> None:
     assert bad["OTEL_TRACES_SAMPLER_ARG"]["level"] == "attention"
 
 
+def test_doctor_knows_the_variables_of_content() -> None:
+    good = {
+        "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT": "TRUE",
+        "TOKENBUDGET_CONTENT_MAX_BYTES": "none",
+        "TOKENBUDGET_REDACT": "app.rules:redact",
+    }
+    found = doctor(**good)
+    assert [found[name]["level"] for name in good] == ["ok"] * 3
+    found = doctor(**dict.fromkeys(good, "lots"))
+    assert [found[name]["level"] for name in good] == ["attention"] * 3
+
+
 def test_doctor_reads_what_is_configured_of_budgets() -> None:
     assert "budgets" not in doctor()
     found = doctor(TOKENBUDGET_LIMIT_USD="5", TOKENBUDGET_LEDGER="redis://app:secret@cache/0")

@@ -28,6 +28,7 @@ _TABLE: Final = "tool.tokenbudget"
 
 SPAN_TAGS: Final = ("all", "genai", "none")
 METRIC_NAMES: Final = ("current", "coming", "both")
+CONTENT: Final = ("none", "span", "event", "both")
 
 OPTIONS: Final[dict[str, Callable[[str, object], Any]]] = {
     "former_names": checked_flag,
@@ -36,12 +37,20 @@ OPTIONS: Final[dict[str, Callable[[str, object], Any]]] = {
     "span_tags": lambda name, value: checked_choice(name, value, SPAN_TAGS),
     "metric_names": lambda name, value: checked_choice(name, value, METRIC_NAMES),
     "metric_tags": lambda name, value: _tag_names(name, value),
+    "capture_content": lambda name, value: checked_choice(name, value, CONTENT),
+    "emit_event": checked_flag,
+    "redact": lambda name, value: _function(name, value),
+    "content_max_bytes": lambda name, value: _bytes(name, value),
 }
 """How calls are metered and spans written, and what checks each option. Also ``TOKENBUDGET_FORMER_NAMES`` and so on."""
 
 LENIENT: Final[Mapping[str, str]] = {
     "metric_names": "TOKENBUDGET_METRIC_NAMES",
     "metric_tags": "TOKENBUDGET_METRIC_TAGS",
+    "capture_content": "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+    "emit_event": "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT",
+    "redact": "TOKENBUDGET_REDACT",
+    "content_max_bytes": "TOKENBUDGET_CONTENT_MAX_BYTES",
 }
 """Options whose variables are read where they are used, since what they say wrongly is told and left out there: a
 variable of these that is set counts more than the file."""
@@ -412,6 +421,18 @@ def _tag_names(name: str, value: object) -> tuple[str, ...]:
         raise ValueError(f"{name} must be a list of names of tags such as ['tenant'], not {value!r}")
     checked_tags(dict.fromkeys(value, "any"))
     return tuple(dict.fromkeys(value))
+
+
+def _function(name: str, value: object) -> str:
+    if not isinstance(value, str) or not all(value.partition(":")[::2]):
+        raise ValueError(f"{name} must name a function like 'package.module:function', not {value!r}")
+    return value
+
+
+def _bytes(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} must be a number of bytes, 0 for no limit, not {value!r}")
+    return value
 
 
 def _tags(environ: Mapping[str, str]) -> dict[str, str]:

@@ -69,6 +69,9 @@ OURS: Final[Mapping[str, Callable[[str], object]]] = {
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": lambda value: _one_of(
         value, ("no_content", "span_only", "event_only", "span_and_event", "true", "false")
     ),
+    "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT": lambda value: _one_of(value, ("true", "false")),
+    "TOKENBUDGET_CONTENT_MAX_BYTES": lambda value: _bytes(value),
+    "TOKENBUDGET_REDACT": lambda value: _hook(value),
     # Together they are a configuration, which is read as a whole: see _configuration.
     **{
         f"TOKENBUDGET_{name}": str
@@ -309,6 +312,18 @@ SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     _variables,
 )
 """What is looked at, in this order."""
+
+
+def _bytes(value: str) -> None:
+    from tokenbudget_otel.instrumentation.capture import read_max_bytes
+
+    read_max_bytes(value)
+
+
+def _hook(value: str) -> None:
+    """Whether it names a function. That is not imported here: it is the program's, and stands where that runs."""
+    if not all(value.partition(":")[::2]):
+        raise ValueError("it is not like 'package.module:function'")
 
 
 def _one_of(value: str, known: tuple[str, ...]) -> None:

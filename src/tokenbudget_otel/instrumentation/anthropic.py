@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation import content
 from tokenbudget_otel.instrumentation.anthropic_batches import AnthropicBatches, model_of
+from tokenbudget_otel.instrumentation.anthropic_content import MESSAGE
 from tokenbudget_otel.instrumentation.changes import THINKING, Changes
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
@@ -183,6 +183,8 @@ class MessageReader:
             self._usage |= {name: value for name, value in usage.items() if value is not None}
             self.facts.usage = with_code(message_usage(self._usage), self._runs)
             self.facts.tier = _tier(self._usage)
+            if (tier := text(self._usage.get("service_tier"))) is not None:
+                self.facts.attributes[semconv.ANTHROPIC_RESPONSE_SERVICE_TIER] = tier
 
 
 def _size(body: Body, _options: Any) -> Size:
@@ -260,7 +262,7 @@ def _events(body: Body, _provider: str) -> StreamFormat:
 
 
 MESSAGES: Final = Endpoint(
-    semconv.CHAT, _size, _attributes, _read, _events, content=content.MESSAGE,
+    semconv.CHAT, _size, _attributes, _read, _events, content=MESSAGE,
     changes=Changes(limits=(("max_tokens",),), thinking=(THINKING,)),
 )  # fmt: skip
 """``messages`` and ``beta.messages``, the only endpoint that bills when it is called."""
@@ -304,8 +306,8 @@ class AnthropicDoor(StainlessDoor):
         if call.has_span and getattr(opened.options, "span_name", None):
             opened.options = changed_options(opened.options, span_name=None)
             conversation = get(getattr(client, "_open_telemetry", None), "conversation_id")
-            if call.owns_span and isinstance(conversation, str):
-                call.span.set_attribute(semconv.CONVERSATION_ID, conversation)
+            if isinstance(conversation, str):
+                call.note(semconv.CONVERSATION_ID, conversation)
 
 
 class AnthropicInstrumentor(SdkInstrumentor):

@@ -87,7 +87,7 @@ def invoking(operation: str, shape: Content, *, streamed: bool) -> Endpoint:
         bedrock_bodies.stream_attributes if streamed else bedrock_bodies.attributes,
         bedrock_bodies.read,
         items=bedrock_bodies.InvokedReader if streamed else None,
-        content=shape,
+        content=shape if operation in _WRITTEN else None,
         changes=bedrock_bodies.CHANGES if operation in _WRITTEN else Changes(model=None),
     )
 
@@ -171,8 +171,8 @@ class BedrockDoor(Door):
 
     def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         super().begun(opened, client, args, kwargs)
-        if opened.call.owns_span and (region := text(client.meta.region_name)) is not None:
-            opened.call.span.set_attribute(REGION, region)
+        if (region := text(client.meta.region_name)) is not None:
+            opened.call.note(REGION, region)
 
     def revised(
         self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation import content
-from tokenbudget_otel.instrumentation.content import Content, Messages, plain
+from tokenbudget_otel.instrumentation import anthropic_content, openai_content
+from tokenbudget_otel.instrumentation.content import Content, parsed
+from tokenbudget_otel.instrumentation.content_parts import Messages, answer, media, plain, said, tool_call
 from tokenbudget_otel.instrumentation.facts import get, listed, text
 from tokenbudget_otel.instrumentation.provider import find
 
@@ -29,24 +29,30 @@ def blocks(given: Any) -> Messages:
         if isinstance(words := get(block, "text"), str):
             parts.append({"type": "text", "content": words})
         elif tool is not None:
-            called = {"id": get(tool, "toolUseId"), "name": get(tool, "name"), "arguments": plain(get(tool, "input"))}
-            parts.append({"type": "tool_call", **called})
+            parts.append(tool_call(get(tool, "toolUseId"), get(tool, "name"), get(tool, "input")))
         elif result is not None:
-            answer = plain(_without_bytes(get(result, "content")))
-            parts.append({"type": "tool_call_response", "id": get(result, "toolUseId"), "response": answer})
+            given = [_result(each) for each in listed(get(result, "content"))]
+            parts.append({"type": "tool_call_response", "id": get(result, "toolUseId"), "response": given})
         elif isinstance(thought, str):
             parts.append({"type": "reasoning", "content": thought})
         elif isinstance(block, dict):
-            parts += [{"type": str(kind)} for kind in block if kind != "cachePoint"]  # media are named, not copied
+            parts += [_media(str(kind), inner) for kind, inner in block.items() if kind != "cachePoint"]
     return parts
 
 
-def _without_bytes(given: Any) -> Any:
-    return [block if get(block, "text") or get(block, "json") else {"type": _kind(block)} for block in listed(given)]
+def _media(kind: str, block: Any) -> dict[str, Any]:
+    source = get(block, "source")
+    if not isinstance(source, dict):
+        return {"type": kind}
+    place = {"url": get(source, "s3Location", "uri"), "format": get(block, "format")}
+    return media(kind, {kind: source | {name: value for name, value in place.items() if value is not None}})
 
 
-def _kind(block: Any) -> str:
-    return next(iter(block), "") if isinstance(block, dict) else ""
+def _result(block: Any) -> Any:
+    """A block of what a tool gave."""
+    if (given := get(block, "json")) is not None:
+        return {"json": plain(given)}
+    return next(iter(blocks([block])), None)
 
 
 def _converse_request(body: Any) -> tuple[Messages, Messages]:
@@ -60,7 +66,7 @@ def _converse_response(data: Any) -> Messages:
     message = get(data, "output", "message")
     if message is None:
         return []
-    return [_said(blocks(get(message, "content")), get(data, "stopReason"))]
+    return [answer(blocks(get(message, "content")), get(data, "stopReason"))]
 
 
 def _converse_events(items: list[Any]) -> Messages:
@@ -84,22 +90,17 @@ def _converse_events(items: list[Any]) -> Messages:
     parts: Messages = []
     for block in found.values():
         if (tool := block.get("tool")) is not None:
-            called = {"id": get(tool, "toolUseId"), "name": get(tool, "name"), "arguments": block["input"]}
-            parts.append({"type": "tool_call", **called})
+            parts.append(tool_call(get(tool, "toolUseId"), get(tool, "name"), block["input"]))
         elif block.get("thought"):
             parts.append({"type": "reasoning", "content": block["thought"]})
         elif block.get("text"):
             parts.append({"type": "text", "content": block["text"]})
-    return [_said(parts, reason)] if parts else []
-
-
-def _said(parts: Messages, reason: Any) -> dict[str, Any]:
-    return {"role": "assistant", "parts": parts, "finish_reason": reason}
+    return [answer(parts, reason)] if parts else []
 
 
 def _text_request(body: Any) -> tuple[Messages, Messages]:
     words = next((words for name in PROMPTS if isinstance(words := get(body, name), str)), None)
-    return [], [{"role": "user", "parts": content.said(words)}] if words else []
+    return [], [{"role": "user", "parts": said(words)}] if words else []
 
 
 def _words(data: Any) -> str:
@@ -108,33 +109,27 @@ def _words(data: Any) -> str:
 
 def _text_response(data: Any) -> Messages:
     words = _words(data)
-    return [_said(content.said(words), None)] if words else []
+    return [answer(said(words), None)] if words else []
 
 
 def _text_events(events: list[Any]) -> Messages:
     words = "".join(map(_words, events))
-    return [_said(content.said(words), None)] if words else []
+    return [answer(said(words), None)] if words else []
 
 
 def _unpacked(shape: Content) -> Content:
     """``shape``, whose events come as chunks of bytes."""
 
     def events(items: list[Any]) -> Messages:
-        found = []
-        for item in items:
-            data = get(item, "chunk", "bytes")
-            try:
-                found.append(json.loads(data) if isinstance(data, bytes) else None)
-            except ValueError:
-                continue
-        return shape.events(found)
+        chunks = (get(item, "chunk", "bytes") for item in items)
+        return shape.events([parsed(data) if isinstance(data, bytes) else None for data in chunks])
 
-    return Content(shape.request, shape.response, events)
+    return Content(shape.request, shape.response, events, shape.tools)
 
 
 CONVERSE: Final = Content(_converse_request, _converse_response, _converse_events)
-MESSAGE: Final = _unpacked(content.MESSAGE)
-CHAT: Final = _unpacked(content.CHAT)
+MESSAGE: Final = _unpacked(anthropic_content.MESSAGE)
+CHAT: Final = _unpacked(openai_content.CHAT)
 BLOCKS: Final = _unpacked(CONVERSE)
 TEXT: Final = _unpacked(Content(_text_request, _text_response, _text_events))
 

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from itertools import repeat
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -35,6 +35,9 @@ from tokenbudget_otel.money import NANO_PER_USD
 from tokenbudget_otel.scopes import detach
 from tokenbudget_otel.tags import current_tags
 from tokenbudget_otel.usage import UNIT_FIELDS, TokenUsage
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.instrumentation.recording import Recording
 
 _TOKEN_ATTRIBUTES: Final = (
     ("input_tokens", semconv.USAGE_INPUT_TOKENS),
@@ -82,8 +85,8 @@ class LlmCall:
     """
 
     __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later", "_maker",
-                 "_meter", "_once", "_own", "_quiet", "_reader", "_remembered", "_server", "_started", "_telemetry",
-                 "_wall_start", "context", "request", "span", "ticket")  # fmt: skip
+                 "_meter", "_noted", "_once", "_own", "_quiet", "_reader", "_remembered", "_server", "_started",
+                 "_telemetry", "_wall_start", "context", "recording", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
         self,
@@ -120,6 +123,9 @@ class LlmCall:
         self.span: Span = INVALID_SPAN
         self._own = False
         self._maker: str | None = None
+        self.recording: Recording | None = None
+        """What was said, where that is captured or told in an event."""
+        self._noted: dict[str, Any] = {}
         self._attributes = attributes
         self._admit = admit
         self._later: Callable[[], None] | None = None
@@ -314,6 +320,7 @@ class LlmCall:
             try:
                 self._remember(facts, charge)
                 error_type = self._write_span(outcome, facts, error, charge)
+                self._write_content(facts, lambda: self._ended(outcome, facts, charge, error_type))
                 self._record(duration, facts, charge, error_type)
             finally:
                 if self._own:
@@ -324,16 +331,16 @@ class LlmCall:
         self._once.pop()
         error_type = error_name(refusal)
         self._telemetry.metrics.refused(self.request, refusal)
+        attributes = {
+            semconv.CALL_ID: self.request.id,
+            semconv.CALL_OUTCOME: "refused",
+            semconv.BUDGET_NAME: str(refusal.budget),
+            semconv.ERROR_TYPE: error_type,
+        }
         if self.span.is_recording():
-            self.span.set_attributes(
-                {
-                    semconv.CALL_ID: self.request.id,
-                    semconv.CALL_OUTCOME: "refused",
-                    semconv.BUDGET_NAME: str(refusal.budget),
-                    semconv.ERROR_TYPE: error_type,
-                }
-            )
+            self.span.set_attributes(attributes)
             self.span.set_status(Status(StatusCode.ERROR, str(refusal)))
+        self._write_content(ResponseFacts(), lambda: attributes)
         if self._own:
             self.span.end()
 
@@ -367,9 +374,22 @@ class LlmCall:
         self, outcome: str, facts: ResponseFacts, error: BaseException | None, charge: Charge | None
     ) -> str | None:
         error_type = facts.error[0] if facts.error else error_name(error) if error is not None else None
+        if self._own and isinstance(error, BudgetExceeded):
+            self.note(semconv.BUDGET_NAME, error.budget)
         span = self.span
         if not span.is_recording():
             return error_type
+        attributes = self._ended(outcome, facts, charge, error_type)
+        if self._own and error_type is not None:
+            message = facts.error[1] if facts.error else str(error)
+            span.set_status(Status(StatusCode.ERROR, message[:1_000]))
+        span.set_attributes(attributes)
+        return error_type
+
+    def _ended(
+        self, outcome: str, facts: ResponseFacts, charge: Charge | None, error_type: str | None
+    ) -> dict[str, Any]:
+        """What is known of the call at its end."""
         attributes: dict[str, Any] = {semconv.CALL_ID: self.request.id, semconv.CALL_OUTCOME: outcome}
         if charge is not None:
             attributes |= charge_attributes(charge, former_names=self._telemetry.former_names, tokens=self._own)
@@ -385,13 +405,33 @@ class LlmCall:
                 if value is not None:
                     attributes[name] = value
             attributes |= facts.attributes
-            if error_type is not None:
-                message = facts.error[1] if facts.error else str(error)
-                if isinstance(error, BudgetExceeded):
-                    attributes[semconv.BUDGET_NAME] = error.budget
-                span.set_status(Status(StatusCode.ERROR, message[:1_000]))
-        span.set_attributes(attributes)
-        return error_type
+        return attributes
+
+    def _write_content(self, facts: ResponseFacts, ended: Callable[[], Mapping[str, Any]]) -> None:
+        """Write what was said, and the event, where the span is ours: for a span that somebody else made, it is theirs
+        to say. The event has what our span has, also where a sampler dropped that."""
+        recording, self.recording = self.recording, None
+        if recording is None or not self._own:
+            return
+        request = self.request
+
+        def attributes() -> dict[str, Any]:
+            asked = {} if self._attributes is None else self._attributes()
+            known = {semconv.OPERATION_NAME: request.operation, semconv.PROVIDER_NAME: request.provider, **self._server}
+            known |= {semconv.REQUEST_MODEL: request.model} if request.model else {}
+            tags = {semconv.TAG_PREFIX + name: value for name, value in request.tags.items()}
+            return {**known, **asked, **tags, **self._noted, **ended()}
+
+        try:
+            recording.write(request, facts, self.span, self.context, attributes)
+        except Exception as error:
+            log_once("capture content", error)
+
+    def note(self, name: str, value: Any) -> None:
+        """Set a further attribute of the span that is ours, and of the event."""
+        self._noted[name] = value
+        if self._own:
+            self.span.set_attribute(name, value)
 
     def _record(self, duration: float, facts: ResponseFacts, charge: Charge | None, error_type: str | None) -> None:
         request = self.request

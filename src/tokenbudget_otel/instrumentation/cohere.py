@@ -27,7 +27,7 @@ from opentelemetry.context import Context
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.changes import Changes, edited
-from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1
+from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1, GENERATED
 from tokenbudget_otel.instrumentation.cohere_streams import EVENTS, LINES, as_events
 from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard, read_meta
 from tokenbudget_otel.instrumentation.door import Door, never_raises
@@ -162,7 +162,7 @@ _CHAT_V1: Final = Endpoint(
     semconv.CHAT, _chat_size, _attributes, read_chat, _always(LINES), content=CHAT_V1, changes=_LIMITED
 )
 _GENERATE: Final = Endpoint(
-    semconv.TEXT_COMPLETION, _chat_size, _attributes, read_meta, _always(LINES), changes=_LIMITED
+    semconv.TEXT_COMPLETION, _chat_size, _attributes, read_meta, _always(LINES), content=GENERATED, changes=_LIMITED
 )
 _EMBED: Final = Endpoint(semconv.EMBEDDINGS, _embed_size, _attributes, read_meta, changes=_MODEL)
 _RERANK: Final = Endpoint("rerank", _rerank_size, _attributes, read_meta, changes=_MODEL)

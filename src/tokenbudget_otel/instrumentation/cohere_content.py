@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation import content
-from tokenbudget_otel.instrumentation.content import Content, Messages, said
-from tokenbudget_otel.instrumentation.facts import get, text
+from tokenbudget_otel.instrumentation import openai_content
+from tokenbudget_otel.instrumentation.content import Content
+from tokenbudget_otel.instrumentation.content_parts import Messages, answer, said, tool_call, tool_result
+from tokenbudget_otel.instrumentation.facts import get, listed, text
 
 _ROLES: Final = {"USER": "user", "CHATBOT": "assistant", "SYSTEM": "system", "TOOL": "tool"}
 
 
-def _message(content_: Any, plan: Any, calls: Any, reason: Any) -> Messages:
-    parts = said(content_) + said(plan)
-    for call in calls if isinstance(calls, list) else ():
-        function = get(call, "function")
-        known = {"name": get(function, "name"), "arguments": get(function, "arguments")}
-        parts.append({"type": "tool_call", "id": get(call, "id")} | known)
-    return [{"role": "assistant", "parts": parts, "finish_reason": reason}]
+def _message(content: Any, plan: Any, message: Any, reason: Any) -> Messages:
+    return [answer(said(content) + said(plan) + openai_content.tool_calls(message), reason)]
 
 
 def _output(data: Any) -> Messages:
     message = get(data, "message")
-    return _message(
-        get(message, "content"), get(message, "tool_plan"), get(message, "tool_calls"), get(data, "finish_reason")
-    )
+    return _message(get(message, "content"), get(message, "tool_plan"), message, get(data, "finish_reason"))
 
 
 def _events(events: list[Any]) -> Messages:
@@ -47,20 +41,32 @@ def _events(events: list[Any]) -> Messages:
             reason = get(event, "delta", "finish_reason")
     thought = [{"type": "thinking", "thinking": words["thinking"]}] if words["thinking"] else []
     written = [{"type": "text", "text": words["text"]}] if words["text"] else []
-    return _message([*thought, *written], words["plan"], calls, reason)
+    return _message([*thought, *written], words["plan"], {"tool_calls": calls}, reason)
 
 
 def _turns(body: Any) -> tuple[Messages, Messages]:
-    history = body.get("chat_history")
     messages: Messages = [
-        {"role": _ROLES.get(str(get(turn, "role")).upper(), "user"), "parts": said(get(turn, "message"))}
-        for turn in (history if isinstance(history, list) else ())
+        {
+            "role": _ROLES.get(str(get(turn, "role")).upper(), "user"),
+            "parts": said(get(turn, "message")) + _called(turn),
+        }
+        for turn in listed(body.get("chat_history"))
     ]
-    return said(body.get("preamble")), [*messages, {"role": "user", "parts": said(body.get("message"))}]
+    results = [
+        tool_result(None, {"call": get(result, "call", "name"), "outputs": get(result, "outputs")})
+        for result in listed(body.get("tool_results"))
+    ]
+    asked = [{"role": "user", "parts": said(body.get("message"))}] if body.get("message") or not results else []
+    return said(body.get("preamble")), [*messages, *asked, *([{"role": "tool", "parts": results}] if results else [])]
+
+
+def _called(turn: Any) -> Messages:
+    calls = listed(get(turn, "tool_calls"))
+    return [tool_call(None, get(call, "name"), get(call, "parameters")) for call in calls]
 
 
 def _answer(data: Any) -> Messages:
-    return [{"role": "assistant", "parts": said(get(data, "text")), "finish_reason": get(data, "finish_reason")}]
+    return [answer(said(get(data, "text")) + _called(data), get(data, "finish_reason"))]
 
 
 def _lines(events: list[Any]) -> Messages:
@@ -71,5 +77,25 @@ def _lines(events: list[Any]) -> Messages:
     return _answer({"text": "".join(pieces)})
 
 
-CHAT: Final = Content(content.CHAT.request, _output, _events)
+def _generated(data: Any) -> Messages:
+    """What ``generate`` and ``summarize`` gave."""
+    texts = [get(each, "text") for each in listed(get(data, "generations"))] or [get(data, "summary")]
+    reasons = [get(each, "finish_reason") for each in listed(get(data, "generations"))] or [None]
+    return [answer(said(words), reason) for words, reason in zip(texts, reasons, strict=True)]
+
+
+def _generated_lines(events: list[Any]) -> Messages:
+    whole = [get(event, "response") for event in events if get(event, "is_finished") is True]
+    if whole and listed(get(whole[-1], "generations")):
+        return _generated(whole[-1])
+    pieces = [text(get(event, "text")) or "" for event in events if get(event, "is_finished") is not True]
+    return [answer(said("".join(pieces)), None)]
+
+
+def _prompt(body: Any) -> tuple[Messages, Messages]:
+    return [], [{"role": "user", "parts": said(body.get("prompt") or body.get("text"))}]
+
+
+CHAT: Final = Content(openai_content.CHAT.request, _output, _events)
 CHAT_V1: Final = Content(_turns, _answer, _lines)
+GENERATED: Final = Content(_prompt, _generated, _generated_lines)

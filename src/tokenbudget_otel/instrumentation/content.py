@@ -1,51 +1,102 @@
-"""What was said, in the shape of the GenAI conventions: messages with a role and parts. See ``capture.py``."""
+"""What was said, in the shape of the GenAI conventions: how the messages of an API are read, off bodies and streams.
+See ``capture.py`` for whether that is done, and ``recording.py`` for what becomes of it."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from opentelemetry._logs import Logger, LogRecord
-from opentelemetry.context import Context
-
-from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.capture import Capture
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, listed, text
+from tokenbudget_otel.instrumentation.content_parts import Messages, tool_definitions
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get
 from tokenbudget_otel.instrumentation.streams import EVERY_EVENT, StreamFormat, StreamReader
 
-EVENT_NAME: Final = "gen_ai.client.inference.operation.details"
-
-Messages = list[dict[str, Any]]
+ITEM_BYTES: Final = 256
+"""What an item of a stream is taken for that does not say how large it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """How the messages of one API are read.
+    """How the messages of one API are read. None of it changes what it reads, or uses up an iterator.
 
     Attributes:
-        request: system instructions and input messages, from the request's body.
+        request: system instructions (where they stand apart from the messages) and input messages, from the request's
+            body.
         response: output messages, from the response.
         events: output messages, from the events of a stream.
+        tools: definitions of tools, from the request's body.
     """
 
     request: Callable[[Any], tuple[Messages, Messages]]
     response: Callable[[Any], Messages]
     events: Callable[[list[Any]], Messages]
+    tools: Callable[[Any], Messages] = tool_definitions
+
+
+class Kept:
+    """The events of a stream, as far as there is room for them.
+
+    Args:
+        limit: bytes that are kept. What comes after is counted, and left out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._room = limit
+        self._events: list[Any] = []
+        self._missing = 0
+        self._missing_bytes = 0
+
+    def add(self, event: Any, size: int) -> None:
+        """Keep an event."""
+        if self._missing or size > self._room:
+            self._missing += 1
+            self._missing_bytes += size
+            return
+        self._room -= size
+        self._events.append(event)
+
+    def output(self, content: Content, facts: ResponseFacts) -> Messages:
+        """The output messages, and in the last of them how much is missing."""
+        messages = content.events([parsed(event) if isinstance(event, bytes) else event for event in self._events])
+        if self._missing:
+            missing = f"[{self._missing} events of the stream, {self._missing_bytes} bytes left out]"
+            if not messages:
+                messages = [{"role": "assistant", "parts": [], "finish_reason": None}]
+            messages[-1]["parts"].append({"type": "truncated", "content": missing})
+            reason = facts.finish_reasons[-1] if facts.finish_reasons else None
+            messages[-1]["finish_reason"] = messages[-1].get("finish_reason") or reason
+        return messages
+
+
+def parsed(data: str | bytes) -> Any:
+    """JSON, read; nothing where it is cut in its middle, or broken where it was made."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def item_size(item: Any) -> int:
+    """Bytes of an item that an SDK hands over, as far as it says so."""
+    for data in (get(item, "body"), get(item, "chunk", "bytes")):
+        if isinstance(data, str | bytes):
+            return len(data)
+    return ITEM_BYTES
 
 
 class CapturingReader:
-    """A stream reader that also keeps every event."""
+    """A stream reader that also keeps events, as bytes: they are read when the stream has ended."""
 
-    def __init__(self, inner: StreamReader, content: Content) -> None:
+    def __init__(self, inner: StreamReader, content: Content, kept_bytes: int) -> None:
         self._inner = inner
         self._content = content
-        self._events: list[Any] = []
+        self._kept = Kept(kept_bytes)
 
     def event(self, data: bytes) -> bool:
         if data.startswith(b"{"):
-            self._events.append(json.loads(data))
+            self._kept.add(data, len(data))
         return self._inner.event(data)
 
     @property
@@ -60,227 +111,14 @@ class CapturingReader:
 
     @property
     def facts(self) -> ResponseFacts:
-        """The inner reader's, with the output."""
+        """The inner reader's; its output is put together when it is asked for."""
         facts = self._inner.facts
-        facts.output = self._content.events(self._events)
+        facts.output = functools.partial(self._kept.output, self._content)
         return facts
 
 
-def capturing(form: StreamFormat, content: Content) -> StreamFormat:
-    """A stream format that keeps what was said."""
-    return StreamFormat(EVERY_EVENT, (b"data:",), form.text, lambda hide: CapturingReader(form.reader(hide), content))
-
-
-def record_content(
-    capture: Capture, content: Content, body: Any, output: Any, span: Any, logger: Logger, ctx: Context
-) -> None:
-    """Write the messages of a call to its span, to an event, or both."""
-    instructions, messages = content.request(body)
-    parts = {
-        semconv.SYSTEM_INSTRUCTIONS: instructions,
-        semconv.INPUT_MESSAGES: messages,
-        semconv.OUTPUT_MESSAGES: output,
-    }
-    if capture.span and span.is_recording():
-        span.set_attributes({name: json.dumps(value, ensure_ascii=False) for name, value in parts.items() if value})
-    if capture.event:
-        logger.emit(
-            LogRecord(
-                event_name=EVENT_NAME, context=ctx, attributes={name: value for name, value in parts.items() if value}
-            )
-        )
-
-
-# --- the shapes ----------------------------------------------------------------------------------------------------
-
-
-def said(content: Any) -> Messages:
-    """The parts of a message: text as it is, tool calls and results, and the kind of everything else."""
-    if isinstance(content, str):
-        return [{"type": "text", "content": content}] if content else []
-    parts: Messages = []
-    for part in content if isinstance(content, list | tuple) else ():
-        if isinstance(part, str):
-            parts.append({"type": "text", "content": part})
-            continue
-        kind = text(get(part, "type")) or "text"
-        words = get(part, "text") or get(part, "refusal")
-        if kind in ("tool_use", "server_tool_use"):
-            parts.append(_tool_call(get(part, "id"), get(part, "name"), get(part, "input")))
-        elif kind == "tool_result":
-            parts.append(
-                {"type": "tool_call_response", "id": get(part, "tool_use_id"), "response": plain(get(part, "content"))}
-            )
-        elif kind == "thinking":
-            parts.append({"type": "reasoning", "content": _words(get(part, "thinking"))})
-        elif isinstance(words, str):
-            parts.append({"type": "text", "content": words})
-        else:
-            parts.append({"type": kind})  # media are named, not copied
-    return parts
-
-
-def _words(content: Any) -> str:
-    """The text of a piece of content, which may come in parts (Mistral's)."""
-    if isinstance(content, str):
-        return content
-    return "".join(words for part in listed(content) if isinstance(words := get(part, "text"), str))
-
-
-def _tool_call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    return {"type": "tool_call", "id": call_id, "name": name, "arguments": plain(arguments)}
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON knows it; SDK objects become dictionaries."""
-    if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    dump = getattr(value, "model_dump", None)
-    return plain(dump()) if callable(dump) else str(value)
-
-
-def _chat_request(body: Any) -> tuple[Messages, Messages]:
-    system: Messages = []
-    messages: Messages = []
-    for message in listed(body.get("messages")):
-        role = text(get(message, "role")) or "user"
-        parts = said(get(message, "content"))
-        if role in ("system", "developer"):
-            system += parts
-        elif role == "tool":
-            answer = {"type": "tool_call_response", "id": get(message, "tool_call_id")}
-            messages.append({"role": role, "parts": [{**answer, "response": plain(get(message, "content"))}]})
-        else:
-            messages.append({"role": role, "parts": parts + _tool_calls(message)})
-    return system, messages
-
-
-def _tool_calls(message: Any) -> Messages:
-    return [
-        _tool_call(get(call, "id"), get(call, "function", "name"), get(call, "function", "arguments"))
-        for call in listed(get(message, "tool_calls"))
-    ]
-
-
-def _choices(data: Any) -> Messages:
-    return [
-        {
-            "role": "assistant",
-            "parts": said(get(choice, "message", "content") or get(choice, "message", "refusal") or get(choice, "text"))
-            + _tool_calls(get(choice, "message")),
-            "finish_reason": get(choice, "finish_reason"),
-        }
-        for choice in listed(get(data, "choices"))
-    ]
-
-
-def _chunks(events: list[Any]) -> Messages:
-    found: dict[int, dict[str, Any]] = {}
-    for event in events:
-        for choice in listed(get(event, "choices")):
-            message = found.setdefault(
-                get(choice, "index") or 0, {"content": "", "thought": "", "calls": {}, "reason": None}
-            )
-            delta = get(choice, "delta")
-            message["content"] += _words(get(delta, "content") or get(delta, "refusal") or get(choice, "text"))
-            for part in listed(get(delta, "content")):
-                message["thought"] += _words(get(part, "thinking"))
-            message["reason"] = get(choice, "finish_reason") or message["reason"]
-            for call in listed(get(delta, "tool_calls")):
-                whole = message["calls"].setdefault(
-                    get(call, "index") or 0, {"id": None, "name": None, "arguments": ""}
-                )
-                whole["id"] = whole["id"] or get(call, "id")
-                whole["name"] = whole["name"] or get(call, "function", "name")
-                whole["arguments"] += get(call, "function", "arguments") or ""
-    return [
-        {
-            "role": "assistant",
-            "parts": ([{"type": "reasoning", "content": message["thought"]}] if message["thought"] else [])
-            + said(message["content"])
-            + [_tool_call(call["id"], call["name"], call["arguments"]) for call in message["calls"].values()],
-            "finish_reason": message["reason"],
-        }
-        for message in found.values()
-    ]
-
-
-def _prompt_request(body: Any) -> tuple[Messages, Messages]:
-    return [], [{"role": "user", "parts": said(body.get("prompt"))}]
-
-
-def _response_request(body: Any) -> tuple[Messages, Messages]:
-    given = body.get("input")
-    if isinstance(given, str):
-        return said(body.get("instructions")), [{"role": "user", "parts": said(given)}]
-    return said(body.get("instructions")), _items(given)
-
-
-def _items(items: Any) -> Messages:
-    messages: Messages = []
-    for item in listed(items):
-        kind = get(item, "type") or "message"
-        if kind == "message":
-            messages.append({"role": get(item, "role") or "assistant", "parts": said(get(item, "content"))})
-        elif kind == "function_call":
-            call = _tool_call(get(item, "call_id"), get(item, "name"), get(item, "arguments"))
-            messages.append({"role": "assistant", "parts": [call]})
-        elif kind == "function_call_output":
-            answer = {"type": "tool_call_response", "id": get(item, "call_id"), "response": plain(get(item, "output"))}
-            messages.append({"role": "tool", "parts": [answer]})
-        else:
-            messages.append({"role": "assistant", "parts": [{"type": str(kind)}]})
-    return messages
-
-
-def _response_output(data: Any) -> Messages:
-    return _items(get(data, "output"))
-
-
-def _response_events(events: list[Any]) -> Messages:
-    finals = [get(event, "response") for event in events if get(event, "response", "output")]
-    if finals:
-        return _response_output(finals[-1])
-    words = "".join(get(event, "delta") or "" for event in events if get(event, "type") == "response.output_text.delta")
-    return [{"role": "assistant", "parts": said(words)}] if words else []
-
-
-def _message_request(body: Any) -> tuple[Messages, Messages]:
-    return said(body.get("system")), [
-        {"role": text(get(message, "role")) or "user", "parts": said(get(message, "content"))}
-        for message in listed(body.get("messages"))
-    ]
-
-
-def _message_output(data: Any) -> Messages:
-    return [{"role": "assistant", "parts": said(get(data, "content")), "finish_reason": get(data, "stop_reason")}]
-
-
-def _message_events(events: list[Any]) -> Messages:
-    blocks: dict[int, dict[str, Any]] = {}
-    reason = None
-    for event in events:
-        index = get(event, "index") or 0
-        if get(event, "type") == "content_block_start":
-            blocks[index] = dict(get(event, "content_block") or {})
-        elif get(event, "type") == "content_block_delta" and index in blocks:
-            for field in ("text", "thinking", "partial_json"):
-                if isinstance(piece := get(event, "delta", field), str):
-                    whole = blocks[index].get(field)
-                    blocks[index][field] = (whole if isinstance(whole, str) else "") + piece
-        elif get(event, "type") == "message_delta":
-            reason = get(event, "delta", "stop_reason") or reason
-    for block in blocks.values():
-        if "partial_json" in block:
-            block["input"] = block.pop("partial_json")
-    return [{"role": "assistant", "parts": said(list(blocks.values())), "finish_reason": reason}] if blocks else []
-
-
-CHAT: Final = Content(_chat_request, _choices, _chunks)
-COMPLETION: Final = Content(_prompt_request, _choices, _chunks)
-RESPONSE: Final = Content(_response_request, _response_output, _response_events)
-MESSAGE: Final = Content(_message_request, _message_output, _message_events)
+def capturing(form: StreamFormat, content: Content, kept_bytes: int) -> StreamFormat:
+    """A stream format that keeps what was said, as far as there is room for it."""
+    return StreamFormat(
+        EVERY_EVENT, (b"data:",), form.text, lambda hide: CapturingReader(form.reader(hide), content, kept_bytes)
+    )

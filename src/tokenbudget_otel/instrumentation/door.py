@@ -17,12 +17,12 @@ from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred, followed
 from tokenbudget_otel.instrumentation.beneath import Holder, holder_of
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
-from tokenbudget_otel.instrumentation.content import record_content
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
+from tokenbudget_otel.instrumentation.recording import Recording
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter
 
@@ -317,6 +317,9 @@ class Door:
             admit=endpoint.billed or endpoint.commits,
             quiet=endpoint.quiet,
         )
+        capture = self.telemetry.capture
+        if endpoint.content is not None and (capture or capture.emits):
+            call.recording = Recording(capture, endpoint.content, body, self.telemetry.logger)
         opened = Opened(call, endpoint, body, peer, options, key=key, covers=covers, fields=fields)
         if (changes := endpoint.changes) is not None:
             request.changes = changes.possible(opened.fields, peer.provider, request.model)
@@ -358,7 +361,8 @@ class Door:
         try:
             facts = endpoint.read(data, opened.body, opened.peer.provider)
             if self.telemetry.capture and endpoint.content is not None:
-                facts.output = endpoint.content.response(data)
+                shape = endpoint.content
+                facts.output = lambda _facts: shape.response(data)
             return facts
         except Exception as error:
             log_once("read a response", error)
@@ -366,23 +370,12 @@ class Door:
 
     def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
         """End a call whose response has been read, as far as it came."""
-        self._record_content(opened, facts)
         if facts.unfinished:
             opened.call.finish("background", facts, keep_ticket=True)
         else:
             opened.call.finish(
                 "failed" if facts.error is not None and outcome == "completed" else outcome, facts, error
             )
-
-    def _record_content(self, opened: Opened, facts: ResponseFacts) -> None:
-        capture, content, call = self.telemetry.capture, opened.endpoint.content, opened.call
-        if capture and content is not None and call.owns_span:
-            try:
-                record_content(
-                    capture, content, opened.body, facts.output, call.span, self.telemetry.logger, call.context
-                )
-            except Exception as error:
-                log_once("capture content", error)
 
     def _finish_unknown(self, opened: Opened) -> None:
         try:

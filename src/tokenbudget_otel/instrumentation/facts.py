@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ class ResponseFacts:
         error: the error that the response itself reports (an in-stream error event, a failed response):
             its type and its message.
         attributes: further span attributes.
-        output: the generated content as plain data; only read when content is captured.
+        output: makes the output messages, given these facts; only there when content is captured.
         more: what else the answer said, for the provider file that read it.
     """
 
@@ -37,7 +37,7 @@ class ResponseFacts:
     background: bool = False
     error: tuple[str, str] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
-    output: Any = None
+    output: Callable[[ResponseFacts], list[dict[str, Any]]] | None = None
     more: Any = None
 
     @property

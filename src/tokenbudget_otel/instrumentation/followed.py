@@ -21,6 +21,7 @@ import wrapt
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import bodies, deferred
+from tokenbudget_otel.instrumentation.content import Kept, item_size
 from tokenbudget_otel.instrumentation.endpoint import Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.growth import CUT, growth_of
@@ -85,11 +86,8 @@ class ItemWatcher:
         self._first = False
         self._lazy = False
         self._seen = False
-        content = opened.endpoint.content
-        self._events: Callable[[list[Any]], Any] | None = (
-            content.events if door.telemetry.capture and content is not None else None
-        )
-        self._kept: list[Any] = []
+        capture = door.telemetry.capture
+        self._kept = Kept(capture.kept_bytes) if capture and opened.endpoint.content is not None else None
 
     def takes(self, stream: Any) -> None:
         """Say what is followed."""
@@ -126,8 +124,8 @@ class ItemWatcher:
     def item(self, item: Any) -> bool:
         """An item arrived; whether the program is to see it."""
         self._seen = True
-        if self._events is not None:
-            self._kept.append(item)
+        if self._kept is not None:
+            self._kept.add(item, item_size(item))
         if self.growth is not None and not self._counted_last:
             self.growth.told = True
         seen = True
@@ -155,15 +153,9 @@ class ItemWatcher:
             if how == "read" and (read_out := getattr(reader, "read_out", None)) is not None:
                 read_out()
             outcome, facts = conclude(reader, how, error, opened.call, reader.text_tokens)
-            if self._events is not None:
-                self._keep_output(facts)
+            if self._kept is not None and opened.endpoint.content is not None:
+                facts.output = functools.partial(self._kept.output, opened.endpoint.content)
             self._door.finish(opened, outcome, facts, error if how in TOLD else None)
-
-    def _keep_output(self, facts: ResponseFacts) -> None:
-        try:
-            facts.output = self._events(self._kept) if self._events is not None else None
-        except Exception as error:
-            log_once("capture content", error)
 
     def end(self, how: str, error: BaseException | None = None) -> None:
         """:meth:`ended`, but never an exception, and not inside the garbage collector."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.content import Content, Messages, plain
+from tokenbudget_otel.instrumentation.content import Content, parsed
+from tokenbudget_otel.instrumentation.content_parts import (
+    Messages,
+    answer,
+    finish,
+    media,
+    reasoning,
+    said,
+    tool_call,
+    tool_result,
+)
 from tokenbudget_otel.instrumentation.facts import get, text
 from tokenbudget_otel.instrumentation.google_usage import finish_reason, listed
+
+ROLES: Final = {"model": "assistant", "function": "tool"}
+"""Google's roles, in the conventions' words."""
 
 
 def parts(content: Any) -> Messages:
@@ -17,39 +29,38 @@ def parts(content: Any) -> Messages:
     made: Messages = []
     for part in listed(get(content, "parts")):
         words = get(part, "text")
-        call, answer = get(part, "functionCall"), get(part, "functionResponse")
+        call, result = get(part, "functionCall"), get(part, "functionResponse")
         if call is not None:
-            made.append(
-                {
-                    "type": "tool_call",
-                    "id": get(call, "id"),
-                    "name": get(call, "name"),
-                    "arguments": plain(get(call, "args")),
-                }
-            )
-        elif answer is not None:
-            result = plain(get(answer, "response"))
-            made.append({"type": "tool_call_response", "id": get(answer, "id"), "response": result})
+            made.append(tool_call(get(call, "id"), get(call, "name"), get(call, "args")))
+        elif result is not None:
+            made.append(tool_result(get(result, "id"), get(result, "response")))
         elif isinstance(words, str):
             if words:
                 made.append({"type": "reasoning" if get(part, "thought") else "text", "content": words})
         else:  # media are named, not copied
-            media = get(part, "inlineData") or get(part, "fileData")
-            kind = str(get(media, "mimeType") or "file").partition("/")[0]
-            made.append({"type": kind if media is not None else next(iter(part), "part")})
+            made.append(_media(part))
     return made
+
+
+def _media(part: Any) -> dict[str, Any]:
+    inline, file = get(part, "inlineData"), get(part, "fileData")
+    if inline is None and file is None:
+        return {"type": next(iter(part), "part") if isinstance(part, dict) else "part"}
+    known = {"mime_type": get(inline or file, "mimeType"), "data": get(inline, "data"), "url": get(file, "fileUri")}
+    return media("document", {"source": known})
 
 
 def _request(body: Any) -> tuple[Messages, Messages]:
     contents = body.get("contents")
     return parts(body.get("systemInstruction")), [
-        {"role": text(get(content, "role")) or "user", "parts": parts(content)} for content in listed(contents)
+        {"role": ROLES.get(role := text(get(content, "role")) or "user", role), "parts": parts(content)}
+        for content in listed(contents)
     ]
 
 
 def _response(data: Any) -> Messages:
     return [
-        {"role": "assistant", "parts": parts(get(candidate, "content")), "finish_reason": finish_reason(candidate)}
+        answer(parts(get(candidate, "content")), finish_reason(candidate))
         for candidate in listed(get(data, "candidates"))
     ]
 
@@ -58,7 +69,7 @@ def _chunks(chunks: list[Any]) -> Messages:
     found: dict[int, dict[str, Any]] = {}
     for item in chunks:
         body = get(item, "body")  # the API client hands a chunk over as the text of its JSON
-        chunk = json.loads(body) if isinstance(body, str) else item
+        chunk = parsed(body) if isinstance(body, str) else item
         for candidate in listed(get(chunk, "candidates")):
             index = get(candidate, "index")
             message = found.setdefault(
@@ -70,26 +81,30 @@ def _chunks(chunks: list[Any]) -> Messages:
                     last["content"] += part["content"]
                 else:
                     message["parts"].append(part)
-            message["finish_reason"] = finish_reason(candidate) or message["finish_reason"]
+            message["finish_reason"] = finish(finish_reason(candidate)) or message["finish_reason"]
     return list(found.values())
+
+
+def _steps_made(steps: Any, status: Any) -> Messages:
+    """Output messages: what was done in one turn is one message."""
+    messages: Messages = []
+    for message in _steps(steps):
+        if messages and messages[-1]["role"] == message["role"]:
+            messages[-1]["parts"] += message["parts"]
+        else:
+            messages.append(message)
+    reason = _STATES.get(str(status))
+    return [message | {"finish_reason": reason} for message in messages]
+
+
+_STATES: Final = {"completed": "stop", "requires_action": "tool_call", "failed": "error"}
 
 
 def _interaction_request(body: Any) -> tuple[Messages, Messages]:
     system, given = body.get("system_instruction"), body.get("input")
     if isinstance(given, str):
-        return _said(system), [{"role": "user", "parts": _said(given)}]
-    return _said(system), _steps(given)
-
-
-def _said(content: Any) -> Messages:
-    if isinstance(content, str):
-        return [{"type": "text", "content": content}] if content else []
-    return [
-        {"type": "text", "content": get(part, "text")}
-        if isinstance(get(part, "text"), str)
-        else {"type": str(get(part, "type"))}
-        for part in listed(content)
-    ]
+        return said(system), [{"role": "user", "parts": said(given)}]
+    return said(system), _steps(given)
 
 
 def _steps(steps: Any) -> Messages:
@@ -97,19 +112,18 @@ def _steps(steps: Any) -> Messages:
     for step in listed(steps):
         kind = str(get(step, "type"))
         if kind == "function_call":
-            call = {"type": "tool_call", "id": get(step, "id"), "name": get(step, "name")}
-            messages.append({"role": "assistant", "parts": [call | {"arguments": plain(get(step, "arguments"))}]})
+            call = tool_call(get(step, "id"), get(step, "name"), get(step, "arguments"))
+            messages.append({"role": "assistant", "parts": [call]})
         elif kind == "function_result":
-            answer = {"type": "tool_call_response", "id": get(step, "call_id"), "response": plain(get(step, "result"))}
-            messages.append({"role": "tool", "parts": [answer]})
+            messages.append({"role": "tool", "parts": [tool_result(get(step, "call_id"), get(step, "result"))]})
         elif kind in ("model_output", "user_input"):
             role = "user" if kind == "user_input" else "assistant"
-            messages.append({"role": role, "parts": _said(get(step, "content"))})
+            messages.append({"role": role, "parts": said(get(step, "content"))})
         elif isinstance(get(step, "text"), str):  # a plain part of the user's message
-            messages.append({"role": "user", "parts": _said([step])})
+            messages.append({"role": "user", "parts": said([step])})
         elif kind == "thought":
             summary = "".join(str(get(part, "text") or "") for part in listed(get(step, "summary")))
-            messages.append({"role": "assistant", "parts": [{"type": "reasoning", "content": summary}]})
+            messages.append({"role": "assistant", "parts": reasoning(summary)})
         else:
             messages.append({"role": "assistant", "parts": [{"type": kind}]})
     return messages
@@ -130,7 +144,8 @@ def _interaction_events(events: list[Any]) -> Messages:
             elif isinstance(words := get(delta, "arguments"), str):
                 so_far = step.get("arguments")
                 step["arguments"] = (so_far if isinstance(so_far, str) else "") + words
-    return _steps(list(steps.values()))
+    ends = [get(event, "interaction", "status") for event in events if get(event, "interaction", "status")]
+    return _steps_made(list(steps.values()), ends[-1] if ends else None)
 
 
 def _joined(content: Any) -> str:
@@ -138,4 +153,12 @@ def _joined(content: Any) -> str:
 
 
 CONTENTS: Final = Content(_request, _response, _chunks)
-INTERACTION: Final = Content(_interaction_request, lambda data: _steps(get(data, "steps")), _interaction_events)
+
+
+def _interaction(data: Any) -> Messages:
+    return _steps_made(get(data, "steps"), get(data, "status"))
+
+
+INTERACTION: Final = Content(_interaction_request, _interaction, _interaction_events)
+FETCHED: Final = Content(lambda _body: ([], []), _interaction, _interaction_events, lambda _body: [])
+"""A look at an interaction that was asked for before."""

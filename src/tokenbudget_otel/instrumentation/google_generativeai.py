@@ -22,7 +22,8 @@ import wrapt
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.changes import Changes
-from tokenbudget_otel.instrumentation.content import Content, Messages
+from tokenbudget_otel.instrumentation.content import Content
+from tokenbudget_otel.instrumentation.content_parts import Messages
 from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts

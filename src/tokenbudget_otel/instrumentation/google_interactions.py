@@ -20,7 +20,7 @@ from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.door import never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
-from tokenbudget_otel.instrumentation.google_content import INTERACTION
+from tokenbudget_otel.instrumentation.google_content import FETCHED, INTERACTION
 from tokenbudget_otel.instrumentation.google_requests import interaction_attributes, interaction_size
 from tokenbudget_otel.instrumentation.google_streams import (
     INTERACTION_HINTS,
@@ -64,7 +64,13 @@ CREATE: Final = Endpoint(
     changes=Changes(limits=(("generation_config", "max_output_tokens"),)),
 )  # fmt: skip
 FETCH: Final = Endpoint(
-    semconv.FETCH_RESPONSE, lambda _body, _options: Size(0, 0), lambda _body: {}, _read, _events, billed=False
+    semconv.FETCH_RESPONSE,
+    lambda _body, _options: Size(0, 0),
+    lambda _body: {},
+    _read,
+    _events,
+    billed=False,
+    content=FETCHED,
 )
 
 

@@ -78,7 +78,7 @@ class HttpDoor(Door):
             decode = aws_frames.unpacker(decode)
         form = endpoint.stream(opened.body, opened.peer.provider)
         if self.telemetry.capture and endpoint.content is not None:
-            form = capturing(form, endpoint.content)
+            form = capturing(form, endpoint.content, self.telemetry.capture.kept_bytes)
         finish = functools.partial(self.finish, opened)
         return StreamWatcher(opened.call, form, decode, hide_usage=opened.asked_usage, finish=finish)
 

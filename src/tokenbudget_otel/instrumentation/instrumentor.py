@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, Final
 
 import wrapt
@@ -17,6 +17,8 @@ from packaging.version import InvalidVersion, Version
 
 from tokenbudget_otel.budget_metrics import observe
 from tokenbudget_otel.instrumentation import deferred
+from tokenbudget_otel.instrumentation.capture import OPTIONS as CONTENT_OPTIONS
+from tokenbudget_otel.instrumentation.capture import capture_of
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.metric_options import metric_options
@@ -113,14 +115,18 @@ class SdkOptions:
     Raises:
         ValueError: for an option that is not known, or cannot be meant.
 
-    >>> SdkOptions(former_names=True)
-    SdkOptions(former_names=True, stream_usage=None, metric_names=None, metric_tags=None)
+    >>> SdkOptions(former_names=True).former_names
+    True
     """
 
     former_names: bool | None = None
     stream_usage: bool | None = None
     metric_names: str | None = None
     metric_tags: tuple[str, ...] | None = None
+    capture_content: str | None = None
+    emit_event: bool | None = None
+    redact: str | None = None
+    content_max_bytes: int | None = None
 
     def __init__(self, **options: object) -> None:
         from tokenbudget_otel.budgets.config import OPTIONS, refuse_unknown
@@ -154,14 +160,15 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     _door: Door | None = None
     _given: Mapping[str, Any] = {}
+    _content: Mapping[str, Any] = MappingProxyType({})
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The SDK and its versions, as a requirement."""
         return (f"{self.distribution or self.sdk} {self.versions}",)
 
     def instrument(self, **kwargs: Any) -> Any:
-        """Put the door up. Takes the options of the class, ``metric_names`` and ``metric_tags`` as
-        :func:`tokenbudget_otel.instrument`.
+        """Put the door up. Takes the options of the class; ``metric_names``, ``metric_tags``, ``logger_provider`` and
+        those of content as :func:`tokenbudget_otel.instrument`.
 
         With ``skip_dep_check``, as `opentelemetry-instrument` calls it, nothing is raised, for that would stop all
         instrumentations that come after it. A version that is not known is warned of, not refused, in any case.
@@ -189,8 +196,9 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """A door with the given options, not yet put anywhere: for one client only.
 
         Raises:
-            ValueError: for a configuration of budgets that cannot be meant, and for options of metrics
-                (``metric_names``, ``metric_tags``) that cannot be.
+            TypeError, ValueError: for a configuration of budgets that cannot be meant, and for options of metrics
+                (``metric_names``, ``metric_tags``) and of content
+                (:func:`tokenbudget_otel.instrumentation.capture.capture_of`) that cannot be.
         """
         counted = options.get("meter")
         if counted is None:
@@ -207,12 +215,27 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             options.get("logger_provider"),
             former_names=bool(said("former_names", False)),
             metrics=metric_options(said("metric_names"), said("metric_tags")),
+            capture=capture_of({name: said(name) for name in CONTENT_OPTIONS}),
         )
         return self._make_door(telemetry, counted, options)
+
+    def record(self, **options: Any) -> None:
+        """Have content recorded otherwise from now on; what is not given stays as it was. For programs that say so
+        after something else (``opentelemetry-instrument``) has put the door up.
+
+        Raises:
+            TypeError, ValueError: as :func:`tokenbudget_otel.instrumentation.capture.capture_of`.
+        """
+        if self._door is not None:
+            content = {**self._content, **options}
+            configured = {name: option(name, None) for name in CONTENT_OPTIONS}
+            self._door.telemetry.capture = capture_of({**configured, **content})
+            self._content = content
 
     def _instrument(self, **kwargs: Any) -> None:
         self._given = kwargs
         door = self._door = self.door(**kwargs)
+        self._content = {name: kwargs[name] for name in CONTENT_OPTIONS if kwargs.get(name) is not None}
         # An SDK that the program has not imported yet is met when it does, not imported for its sake.
         for module in self.modules or (self.sdk,):
             wrapt.register_post_import_hook(lambda sdk: self._put(door, sdk), module)

@@ -438,8 +438,7 @@ def _answered_by_another(opened: Opened, result: Any) -> None:
     asked = {**body, **chosen} if isinstance(chosen, Mapping) else {**body, "model": chosen}
     call.request.provider = provider_at(_address(asked) or "", asked)
     opened.peer = dataclasses.replace(opened.peer, provider=call.request.provider)
-    if call.owns_span:
-        call.span.set_attribute(semconv.PROVIDER_NAME, call.request.provider)
+    call.note(semconv.PROVIDER_NAME, call.request.provider)
 
 
 def _from_cache(result: Any) -> bool:

@@ -22,7 +22,8 @@ from urllib.parse import parse_qsl
 from opentelemetry import trace
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation import content, mistralai_streams
+from tokenbudget_otel.instrumentation import mistralai_streams
+from tokenbudget_otel.instrumentation import openai_content as content
 from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.door import Door, never_raises
@@ -32,6 +33,7 @@ from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import RequestDoor
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
+from tokenbudget_otel.instrumentation.mistralai_content import CONVERSATION
 from tokenbudget_otel.instrumentation.mistralai_usage import (
     pages_of,
     read_completion,
@@ -205,7 +207,7 @@ _CHAT: Final = Endpoint(
     semconv.CHAT, _completion_size, _attributes, read_completion, _COMPLETED, content=content.CHAT, changes=_LIMITED
 )
 _CONVERSATION: Final = Endpoint(
-    semconv.CHAT, _conversation_size, _attributes, read_conversation, _conversation_events,
+    semconv.CHAT, _conversation_size, _attributes, read_conversation, _conversation_events, content=CONVERSATION,
     changes=Changes(limits=(("completion_args", "max_tokens"),)),
 )  # fmt: skip
 _FIM: Final = Endpoint(

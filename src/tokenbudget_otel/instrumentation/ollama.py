@@ -13,9 +13,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.content import Content, Messages, plain, said
-from tokenbudget_otel.instrumentation.facts import get
+from tokenbudget_otel.instrumentation.content import Content
+from tokenbudget_otel.instrumentation.content_parts import Messages, answer, media, reasoning, said
+from tokenbudget_otel.instrumentation.facts import get, listed, text
 from tokenbudget_otel.instrumentation.failures import raised_in
+from tokenbudget_otel.instrumentation.openai_content import chat_messages, tool_calls
 from tokenbudget_otel.instrumentation.provider import Method, Provider, ProviderInstrumentor
 
 CLIENTS: Final = ("Client._request", "AsyncClient._request")
@@ -75,10 +77,13 @@ def _images(body: Any) -> list[Any]:
 
 def _asked(body: Any) -> tuple[Messages, Messages]:
     if get(body, "messages") is None:
-        return said(get(body, "system")), [{"role": "user", "parts": said(get(body, "prompt"))}]
-    messages = [(str(get(message, "role")), said(get(message, "content"))) for message in get(body, "messages")]
-    system = [part for role, parts in messages if role == "system" for part in parts]
-    return system, [{"role": role, "parts": parts} for role, parts in messages if role != "system"]
+        pictures = [media("image", {"image": {"data": each}}) for each in listed(get(body, "images"))]
+        return said(get(body, "system")), [{"role": "user", "parts": said(get(body, "prompt")) + pictures}]
+    given = get(body, "messages")
+    messages = chat_messages(given)
+    for message, source in zip(messages, listed(given), strict=True):
+        message["parts"] += [media("image", {"image": {"data": each}}) for each in listed(get(source, "images"))]
+    return [], messages
 
 
 def _answered(items: Any) -> Messages:
@@ -86,14 +91,11 @@ def _answered(items: Any) -> Messages:
     calls: Messages = []
     reason = None
     for item in items if isinstance(items, list) else [items]:
-        words += get(item, "message", "content") or get(item, "response") or ""
-        thoughts += get(item, "message", "thinking") or get(item, "thinking") or ""
-        for call in get(item, "message", "tool_calls") or ():
-            name, arguments = get(call, "function", "name"), get(call, "function", "arguments")
-            calls.append({"type": "tool_call", "id": None, "name": name, "arguments": plain(arguments)})
+        words += text(get(item, "message", "content")) or text(get(item, "response")) or ""
+        thoughts += text(get(item, "message", "thinking")) or text(get(item, "thinking")) or ""
+        calls += tool_calls(get(item, "message"))
         reason = get(item, "done_reason") or reason
-    thinking = [{"type": "reasoning", "content": thoughts}] if thoughts else []
-    return [{"role": "assistant", "parts": [*thinking, *said(words), *calls], "finish_reason": reason}]
+    return [answer([*reasoning(thoughts), *said(words), *calls], reason)]
 
 
 CONTENT: Final = Content(_asked, _answered, _answered)

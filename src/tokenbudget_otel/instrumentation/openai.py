@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation import content
+from tokenbudget_otel.instrumentation import openai_content as content
 from tokenbudget_otel.instrumentation.changes import THINKING, Changes, Fields, Path
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
@@ -402,7 +402,13 @@ ENDPOINTS: Final[Mapping[tuple[str, str], Endpoint]] = {
 """Every endpoint that bills, by method and path."""
 
 _FETCH: Final = Endpoint(
-    semconv.FETCH_RESPONSE, lambda _body, _options: Size(0, 0), _RESPONSES, _read_response, _events, billed=False
+    semconv.FETCH_RESPONSE,
+    lambda _body, _options: Size(0, 0),
+    _RESPONSES,
+    _read_response,
+    _events,
+    billed=False,
+    content=content.FETCHED,
 )
 """Looking at a response that was made before, or stopping it: free, but the usage of a response that went on
 in the background becomes known here."""

@@ -19,6 +19,7 @@ import wrapt
 from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets.steps import Steps
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
+from tokenbudget_otel.instrumentation.capture import Capture
 from tokenbudget_otel.instrumentation.content import capturing
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
@@ -346,13 +347,13 @@ class ResponseTurn(Turn):
 
     __slots__ = ("lane", "opened", "reader")
 
-    def __init__(self, opened: Opened, lane: str | None, *, captured: bool, admitted: bool = True) -> None:
+    def __init__(self, opened: Opened, lane: str | None, capture: Capture, *, admitted: bool = True) -> None:
         super().__init__(opened.call, None, admitted=admitted)
         endpoint = opened.endpoint
         assert endpoint.stream is not None
         form = endpoint.stream(opened.body, opened.peer.provider)
-        if captured and endpoint.content is not None:
-            form = capturing(form, endpoint.content)
+        if capture and endpoint.content is not None:
+            form = capturing(form, endpoint.content, capture.kept_bytes)
         self.opened, self.lane, self.reader = opened, lane, form.reader(False)
 
 
@@ -430,7 +431,7 @@ class ResponsesSession(Session):
         return dataclasses.replace(self._endpoint, size=size, changes=None)
 
     def _turn_of(self, opened: Opened, lane: str | None, *, admitted: bool = True) -> ResponseTurn:
-        return ResponseTurn(opened, lane, captured=bool(self._sdk.telemetry.capture), admitted=admitted)
+        return ResponseTurn(opened, lane, self._sdk.telemetry.capture, admitted=admitted)
 
     def _give_back_steered(self, parent: str, most: int | None = None) -> None:
         tickets = self._steered.get(parent, [])

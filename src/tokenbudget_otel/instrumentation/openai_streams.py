@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, listed, text
 from tokenbudget_otel.instrumentation.openai_usage import (
     audio_usage,
     chat_usage,
@@ -172,6 +172,8 @@ def read_response(response: Any, facts: ResponseFacts | None = None, provider: s
     facts.reported_nano_usd = reported_cost(get(response, "usage"), provider)
     note_upstream(response, provider, facts)
     facts.more = made_images(response) or facts.more
+    if any(get(item, "type") == "compaction" for item in listed(get(response, "output"))):
+        facts.attributes[semconv.CONVERSATION_COMPACTED] = True
     if facts.status == "failed":
         facts.error = stream_error(get(response, "error") or "the response failed")
     reason = text(get(response, "incomplete_details", "reason"))

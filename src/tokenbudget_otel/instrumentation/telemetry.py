@@ -9,14 +9,14 @@ from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer, get_tracer_provider
 
 from tokenbudget_otel.instrumentation.call_metrics import CallMetrics
-from tokenbudget_otel.instrumentation.capture import Capture, capture_from_environment
+from tokenbudget_otel.instrumentation.capture import Capture, capture_of
 from tokenbudget_otel.instrumentation.metric_options import MetricOptions, metric_options
 from tokenbudget_otel.version import __version__
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.37.0"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Telemetry:
     """Tracer and metric instruments, made once per instrumentor.
 
@@ -24,7 +24,7 @@ class Telemetry:
         scope: the name of the instrumentation scope, such as ``tokenbudget_otel.instrumentation.openai``.
         metrics: what calls are recorded to.
         logger: where content events go.
-        capture: whether and where content is captured.
+        capture: whether and where content is captured; may be set anew (:meth:`SdkInstrumentor.record`).
         former_names: whether attributes are also set under the names of the previous conventions.
         own_provider: the tracer provider that was given; ``None`` for the global one.
     """
@@ -57,6 +57,7 @@ class Telemetry:
         *,
         former_names: bool = False,
         metrics: MetricOptions | None = None,
+        capture: Capture | None = None,
     ) -> Telemetry:
         """Instruments of the given providers, or of the global ones; ``metrics`` as the environment says by default."""
         meter = get_meter(scope, __version__, meter_provider, SCHEMA_URL)
@@ -65,7 +66,7 @@ class Telemetry:
             tracer=get_tracer(scope, __version__, tracer_provider, SCHEMA_URL),
             metrics=CallMetrics(meter, metric_options() if metrics is None else metrics),
             logger=get_logger(scope, __version__, logger_provider, SCHEMA_URL),
-            capture=capture_from_environment(),
+            capture=capture_of() if capture is None else capture,
             former_names=former_names,
             own_provider=tracer_provider,
         )

@@ -16,6 +16,7 @@ from tokenbudget_otel.simulator import Behaviour, Simulator, ToolCall
 
 ASKED = "What time is it?"
 BLOCKS = [{"role": "user", "content": [{"text": ASKED}, {"image": {"format": "png", "source": {"bytes": "eA=="}}}]}]
+PICTURE = {"type": "blob", "modality": "image", "mime_type": "image/png", "content": "", "omitted_bytes": 1}
 PLAIN = [{"role": "user", "content": ASKED}]
 BODIES: dict[str, Any] = {
     "anthropic": (CLAUDE, {"anthropic_version": "x", "max_tokens": 9, "messages": PLAIN}),
@@ -68,10 +69,10 @@ def test_converse(streamed: bool, sim: Simulator, capturing: Any) -> None:
     span = capturing.span()
     assert json.loads(span.attributes["gen_ai.system_instructions"]) == [{"type": "text", "content": "Be brief."}]
     asked, (thought, call) = messages_of(span)
-    assert asked == [{"role": "user", "parts": [{"type": "text", "content": ASKED}, {"type": "image"}]}]
+    assert asked == [{"role": "user", "parts": [{"type": "text", "content": ASKED}, PICTURE]}]
     assert thought == {"type": "reasoning", "content": "Well."}
     assert (call["type"], call["name"]) == ("tool_call", "clock")
-    assert (json.loads(call["arguments"]) if streamed else call["arguments"]) == {"zone": "UTC"}
+    assert call["arguments"] == {"zone": "UTC"}
 
 
 def test_results_of_tools_have_no_bytes() -> None:
@@ -83,7 +84,11 @@ def test_results_of_tools_have_no_bytes() -> None:
         {
             "type": "tool_call_response",
             "id": "1",
-            "response": [{"text": "noon"}, {"type": "image"}, {"json": {"a": 1}}],
+            "response": [
+                {"type": "text", "content": "noon"},
+                {"type": "blob", "modality": "image", "content": "", "omitted_bytes": 1},
+                {"json": {"a": 1}},
+            ],
         }
     ]
 

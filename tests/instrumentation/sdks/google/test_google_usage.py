@@ -141,7 +141,8 @@ def test_content_is_kept_as_messages() -> None:
     }
     system, messages = CONTENTS.request(body)
     assert system == [{"type": "text", "content": "Be brief."}]
-    assert messages == [{"role": "user", "parts": [{"type": "text", "content": "Go on."}, {"type": "image"}]}]
+    picture = {"type": "blob", "modality": "image", "mime_type": "image/png", "content": "", "omitted_bytes": 1}
+    assert messages == [{"role": "user", "parts": [{"type": "text", "content": "Go on."}, picture]}]
     chunks = [
         {"candidates": [{"content": {"parts": [{"text": "Hm.", "thought": True}]}}]},
         {"candidates": [{"content": {"parts": [{"text": "A "}]}}]},
@@ -154,5 +155,5 @@ def test_content_is_kept_as_messages() -> None:
         {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "A "}},
         {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "river."}},
     ]
-    said = [{"role": "assistant", "parts": [{"type": "text", "content": "A river."}]}]
+    said = [{"role": "assistant", "parts": [{"type": "text", "content": "A river."}], "finish_reason": None}]
     assert INTERACTION.events(events) == said
