@@ -39,6 +39,7 @@ ASKED_GPT = ("openai", "chat", "gpt-4o")
 ASKED_CLAUDE = ("anthropic", "chat", "claude-sonnet-4-6")
 ASKED_SONNET = ("aws.bedrock", "chat", "anthropic.claude-sonnet-4-5-20250929-v1:0")
 ASKED_EMBEDDING = ("openai", "embeddings", "text-embedding-3-small")
+ASKED_MISTRAL = ("mistral_ai", "chat", "mistral-large-latest")
 ASKED_IMAGE = ("openai", "image_generation", "gpt-image-1")
 
 
@@ -162,6 +163,13 @@ CALLS: dict[tuple[str, str], list[tuple[str, tuple[str, str, str], dict[str, int
     ("litellm", "embedding"): [("litellm", ("", *ASKED_EMBEDDING[1:]), EMBEDDED)],
     ("litellm", "responses"): [("litellm", ("", *ASKED_GPT[1:]), GPT)],
     ("litellm", "error"): [("litellm", ASKED_GPT, None)],
+    # --- the mistralai SDK ---
+    ("mistralai_sdk", "chat"): [("mistralai-sdk", ASKED_MISTRAL, without(GPT, "reasoning_tokens"))],
+    ("mistralai_sdk", "chat stream"): [("mistralai-sdk", ASKED_MISTRAL, without(GPT, "reasoning_tokens"))],
+    ("mistralai_sdk", "embeddings"): [("mistralai-sdk", ("mistral_ai", "embeddings", "mistral-embed"), EMBEDDED)],
+    ("mistralai_sdk", "conversation"): [
+        ("mistralai-sdk", ASKED_MISTRAL, {"input_tokens": 120, "output_tokens": 80})
+    ],
     # --- AI SDK ---
     ("ai_sdk", "4 openai chat"): [("ai-sdk", ASKED_GPT, GPT)],
     ("ai_sdk", "4 anthropic"): [("ai-sdk", ASKED_CLAUDE, BEDROCK)],
