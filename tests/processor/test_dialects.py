@@ -394,6 +394,21 @@ def test_totals_become_wholes(input_rule: Any, output_rule: Any, written: Any, t
     assert inference.rejected == ()
 
 
+@pytest.mark.parametrize(("rule", "estimated"), [("rest", True), ("whole", False)])
+def test_a_total_that_lacks_a_part_which_cannot_be_is_an_estimate(rule: Any, estimated: bool) -> None:
+    row = replace(CONVENTIONS, name="x", scopes=("x",), input=rule)
+    inference = Reader((row,)).read(
+        {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 9, "gen_ai.usage.cache_read.input_tokens": -1},
+        "x",
+    )
+    assert inference is not None
+    assert (inference.usage, inference.estimated) == (TokenUsage(input_tokens=9), estimated)
+
+
+def test_spans_that_a_program_makes_with_logfire_are_no_candidates() -> None:
+    assert not candidate({"logfire.msg": "hello"}, "logfire", "5.4.0")
+
+
 def test_a_rule_may_be_that_of_a_provider_and_be_lifted_by_an_attribute() -> None:
     row = replace(
         CONVENTIONS, name="x", scopes=("x",), input="whole", input_of={"aws.bedrock": "rest"}, whole_where=("whole",)
@@ -423,7 +438,7 @@ BROKEN = [
     "{'a': __import__('os')}",
     "[" * 5_000,
     '{"a":' * 5_000,
-    "x" * 1_000_001,
+    "x" * 250_001,
     7,
     b"{}",
 ]

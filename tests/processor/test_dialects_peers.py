@@ -8,11 +8,14 @@ calls to one model were answered with the same usage, so that the table also sho
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processor_bench import Bench
 
+from tokenbudget_otel import semconv
 from tokenbudget_otel.dialects import candidate, read
 from tokenbudget_otel.usage import TokenUsage
 
@@ -36,6 +39,7 @@ ASKED_GPT = ("openai", "chat", "gpt-4o")
 ASKED_CLAUDE = ("anthropic", "chat", "claude-sonnet-4-6")
 ASKED_SONNET = ("aws.bedrock", "chat", "anthropic.claude-sonnet-4-5-20250929-v1:0")
 ASKED_EMBEDDING = ("openai", "embeddings", "text-embedding-3-small")
+ASKED_MISTRAL = ("mistral_ai", "chat", "mistral-large-latest")
 ASKED_IMAGE = ("openai", "image_generation", "gpt-image-1")
 
 
@@ -159,6 +163,13 @@ CALLS: dict[tuple[str, str], list[tuple[str, tuple[str, str, str], dict[str, int
     ("litellm", "embedding"): [("litellm", ("", *ASKED_EMBEDDING[1:]), EMBEDDED)],
     ("litellm", "responses"): [("litellm", ("", *ASKED_GPT[1:]), GPT)],
     ("litellm", "error"): [("litellm", ASKED_GPT, None)],
+    # --- the mistralai SDK ---
+    ("mistralai_sdk", "chat"): [("mistralai-sdk", ASKED_MISTRAL, without(GPT, "reasoning_tokens"))],
+    ("mistralai_sdk", "chat stream"): [("mistralai-sdk", ASKED_MISTRAL, without(GPT, "reasoning_tokens"))],
+    ("mistralai_sdk", "embeddings"): [("mistralai-sdk", ("mistral_ai", "embeddings", "mistral-embed"), EMBEDDED)],
+    ("mistralai_sdk", "conversation"): [
+        ("mistralai-sdk", ASKED_MISTRAL, {"input_tokens": 120, "output_tokens": 80})
+    ],
     # --- AI SDK ---
     ("ai_sdk", "4 openai chat"): [("ai-sdk", ASKED_GPT, GPT)],
     ("ai_sdk", "4 anthropic"): [("ai-sdk", ASKED_CLAUDE, BEDROCK)],
@@ -197,7 +208,7 @@ def test_every_call_that_was_recorded_is_in_the_table() -> None:
     assert recorded == {*CALLS, NOT_FINITE}
 
 
-@pytest.mark.parametrize(("file", "call"), CALLS, ids=": ".join)
+@pytest.mark.parametrize(("file", "call"), CALLS, ids=map(": ".join, CALLS))
 def test_reads_the_calls_among_what_an_emitter_wrote_and_nothing_else(file: str, call: str) -> None:
     found = []
     for span in spans_of(file, call):
@@ -225,6 +236,44 @@ def test_only_what_is_worked_out_from_a_total_is_an_estimate() -> None:
     assert estimated == {("openllmetry", "google generate")}
 
 
+COSTS = {
+    # gpt-4o: 2.50 / 10 USD for a million, cached 1.25. claude-sonnet-4-6: 3 / 15, cache reads 0.30, writes 3.75 (5
+    # minutes, also where the span does not say) and 6 (1 hour). o4-mini at flex: 0.55 / 2.20, cached 0.138.
+    ("openllmetry", "openai chat"): 2_550_000,
+    ("openllmetry", "openai chat flex tier"): 424_000,
+    ("openllmetry", "anthropic create"): 2_430_000,
+    ("openllmetry", "bedrock nova"): 928_000,
+    ("openinference", "openai retrieve"): 2_550_000,
+    ("openinference", "anthropic create"): 2_430_000,
+    ("openinference", "litellm anthropic"): 2_430_000,
+    ("openlit", "openai retrieve"): 2_550_000,
+    ("openlit", "anthropic create"): 2_430_000,
+    ("logfire", "openai chat stream usage"): 2_550_000,
+    ("logfire", "anthropic stream"): 2_542_500,
+    ("langfuse", "chat"): 2_550_000,
+    ("langfuse", "embeddings"): 160,
+    ("litellm", "responses"): 2_550_000,
+    ("litellm", "anthropic"): 2_542_500,
+    ("ai_sdk", "4 openai chat"): 2_550_000,
+    ("ai_sdk", "5 anthropic"): 2_542_500,
+    ("ai_sdk", "6 anthropic"): 2_542_500,
+}
+
+
+@pytest.mark.parametrize(("file", "call"), COSTS, ids=map(": ".join, COSTS))
+def test_the_processor_charges_the_call_once_and_exactly(make: Callable[..., Bench], file: str, call: str) -> None:
+    bench = make()
+    for span in spans_of(file, call):
+        tracer = bench.provider.get_tracer(span["scope"], span["version"])
+        tracer.start_span("a span", attributes=span["attributes"]).end()
+    totals = bench.meter.totals.get()
+    assert (totals.calls, totals.nano_usd) == (1, COSTS[file, call])
+    # OpenLIT's own cost of 0 is replaced by the one that is right.
+    assert [
+        span.attributes[semconv.USAGE_COST] for span in bench.with_cost() if span.attributes[semconv.USAGE_COST]
+    ] == [COSTS[file, call] / 1e9]
+
+
 TIERS = {
     ("openllmetry", "openai chat flex tier"): "flex",
     ("openinference", "openai chat flex tier"): "flex",
@@ -235,7 +284,7 @@ TIERS = {
 }
 
 
-@pytest.mark.parametrize(("file", "call"), TIERS, ids=": ".join)
+@pytest.mark.parametrize(("file", "call"), TIERS, ids=map(": ".join, TIERS))
 def test_reads_the_tier_wherever_it_stands(file: str, call: str) -> None:
     inferences = [read(span["attributes"], span["scope"], span["version"]) for span in spans_of(file, call)]
     assert [inference.tier for inference in inferences if inference] == [TIERS[file, call]]
@@ -282,7 +331,60 @@ def test_a_response_in_the_background_is_charged_where_its_usage_is_known() -> N
     assert inference is not None and inference.usage is not None
 
 
-# --- emitters that could not be run, by what their source says ---------------------------------------------------
+# --- former versions, and emitters that could not be run here, by what their source says ------------------------
+
+OLD_OPENLLMETRY = [
+    (
+        "opentelemetry.instrumentation.openai.v1",
+        {
+            "gen_ai.system": "OpenAI",
+            "llm.request.type": "chat",
+            "gen_ai.request.model": "gpt-4o",
+            "gen_ai.usage.prompt_tokens": 1200,
+            "gen_ai.usage.completion_tokens": 80,
+            "gen_ai.usage.cache_read_input_tokens": 1000,
+            "llm.usage.reasoning_tokens": 64,
+            "llm.usage.total_tokens": 1280,
+            "llm.is_streaming": True,
+        },
+        (*ASKED_GPT, GPT),
+    ),
+    (
+        "opentelemetry.instrumentation.anthropic",
+        {
+            "gen_ai.system": "Anthropic",
+            "llm.request.type": "completion",
+            "gen_ai.request.model": "claude-sonnet-4-6",
+            "gen_ai.usage.prompt_tokens": 3210,
+            "gen_ai.usage.completion_tokens": 50,
+            "gen_ai.usage.cache_read_input_tokens": 3000,
+            "gen_ai.usage.cache_creation_input_tokens": 200,
+            "llm.usage.total_tokens": 3260,
+        },
+        ("anthropic", "text_completion", "claude-sonnet-4-6", BEDROCK),
+    ),
+    (
+        "opentelemetry.instrumentation.vertexai",
+        {
+            "gen_ai.system": "Google",
+            "llm.request.type": "completion",
+            "gen_ai.request.model": "gemini-2.5-flash",
+            "gen_ai.usage.prompt_tokens": 100,
+            "gen_ai.usage.completion_tokens": 50,
+            "llm.usage.total_tokens": 180,
+        },
+        ("gcp.gen_ai", "text_completion", "gemini-2.5-flash", {"input_tokens": 100, "output_tokens": 80}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("scope", "attributes", "told"), OLD_OPENLLMETRY)
+def test_former_versions_of_openllmetry(scope: str, attributes: dict[str, Any], told: tuple[Any, ...]) -> None:
+    inference = read(attributes, scope, "0.40.14")
+    assert inference is not None and inference.usage is not None
+    assert (inference.dialect, inference.rejected) == ("openllmetry", ())
+    assert (inference.provider, inference.operation, inference.model, inference.usage.counts()) == told
+    assert inference.streamed == ("llm.is_streaming" in attributes)
 
 
 def test_bedrock_in_the_official_package_is_without_the_cache() -> None:

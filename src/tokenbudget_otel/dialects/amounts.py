@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from tokenbudget_otel.dialects.dialect import MAX_COST_NANO_USD, MAX_COUNT, Dialect, Reason, ReportedCost, Rule
 from tokenbudget_otel.money import to_nano
 from tokenbudget_otel.usage import CACHE_WRITE_TTLS, TokenUsage
 
 Rejected = list[tuple[Reason, str]]
+
+_TOTALS: Final = frozenset(("input_tokens", "output_tokens"))
+_CACHED: Final = frozenset(("cache_read_tokens", "cache_write_tokens"))
 
 
 def usage_of(
@@ -29,22 +32,28 @@ def usage_of(
             refused.add(name)
         else:
             counts[name] = value
-    counted = all(name in counts for name in refused if name in ("input_tokens", "output_tokens"))
+    missing = refused - counts.keys()
     if not counts:
-        return None, counted
+        return None, not missing & _TOTALS
     for attribute, name in row.added:
         value = attributes.get(attribute)
-        if value is not None and (reason := _refusal(name, value)) is not None:
-            rejected.append((reason, attribute))
+        if value is None:
+            continue
+        if (reason := _refusal(name, value)) is not None:
+            if (reason, attribute) not in rejected:
+                rejected.append((reason, attribute))
+            missing.add(name)
         elif value:
             counts[name] = counts.get(name, 0) + value
 
     whole = any(attribute in attributes for attribute in row.whole_where)
-    if not whole:
-        cached = counts.get("cache_read_tokens", 0) + _written(counts)
-        _complete(counts, "input_tokens", cached, row.input_of.get(provider, row.input))
-        reasoning = counts.get("reasoning_tokens", 0)
-        _complete(counts, "output_tokens", reasoning, row.output_of.get(provider, row.output))
+    input_rule = "whole" if whole else row.input_of.get(provider, row.input)
+    output_rule = "whole" if whole else row.output_of.get(provider, row.output)
+    _complete(counts, "input_tokens", counts.get("cache_read_tokens", 0) + _written(counts), input_rule)
+    _complete(counts, "output_tokens", counts.get("reasoning_tokens", 0), output_rule)
+    counted = not missing & _TOTALS
+    if (input_rule == "rest" and missing & _CACHED) or (output_rule == "rest" and "reasoning_tokens" in missing):
+        counted = False
     if beyond := _beyond(row, counts, attributes, rejected):
         counts["output_tokens"] = counts.get("output_tokens", 0) + beyond
         counted = False

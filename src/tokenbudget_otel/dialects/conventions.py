@@ -13,6 +13,7 @@ _MODALITIES: Final = ("text", "audio", "image", "video")
 
 OPERATIONS: Final = {name: name for name in semconv.INFERENCE_OPERATIONS} | {
     "completion": semconv.TEXT_COMPLETION,
+    "text_completions": semconv.TEXT_COMPLETION,  # Semantic Kernel
     "embedding": semconv.EMBEDDINGS,
 }
 
@@ -60,8 +61,7 @@ CONVENTIONS: Final = Dialect(
     costs=(ReportedCost("gen_ai.usage.cost.amount", "gen_ai.usage.cost.currency", "gen_ai.usage.cost.source"),),
 )
 """The GenAI conventions, current and former names, by anyone. Emitters mix them, so they are one row. It also reads
-those who need no row of their own: Strands Agents, Microsoft's Agent Framework, Semantic Kernel, the tracing of the
-mistralai SDK, AI SDK 7."""
+those who need no row of their own: Strands Agents, Microsoft's Agent Framework, Semantic Kernel, AI SDK 7."""
 
 OWN: Final = replace(
     CONVENTIONS,
@@ -106,6 +106,18 @@ OFFICIAL: Final = replace(
 
 OFFICIAL_BEDROCK: Final = replace(OFFICIAL, scopes=("opentelemetry.instrumentation.genai.bedrock",), input="rest")
 """The official package for Bedrock takes over what Bedrock counts, which is without the cache (1.3b0)."""
+
+MISTRALAI_SDK: Final = replace(
+    CONVENTIONS,
+    name="mistralai-sdk",
+    scopes=("mistralai_sdk_tracer",),
+    assumed_operation=None,
+    # A conversation, or an agent at Mistral, is one request with one usage. Spans below it, called chats, only have the
+    # messages that came of it.
+    operations=OPERATIONS | {"invoke_agent": semconv.CHAT},
+    needs={semconv.RESPONSE_ID: (semconv.REQUEST_MODEL, semconv.USAGE_INPUT_TOKENS)},
+)
+"""Spans that the mistralai SDK makes of itself where it is told to (3.7)."""
 
 XAI_SDK: Final = replace(
     CONVENTIONS,

@@ -50,7 +50,7 @@ class Dialect:
         name: what we call it; a metric attribute, so from a small set.
         scopes: names of instrumentation scopes whose spans are written so; ``a.b`` also stands for ``a.b.c``.
         before: the version of the scope from which on the row does not apply any more.
-        marks: attributes, any of which says that a span is written so, whoever made it.
+        marks: attributes, any of which says that a span is written so, whoever made it. Rows with scopes need none.
         folded: attributes that hold JSON (or a Python dictionary in print). What is in it can be named in the row
             like an attribute: ``usage.details.cached`` is ``cached`` of ``details`` of the JSON in ``usage``.
         operation: names of the operation.

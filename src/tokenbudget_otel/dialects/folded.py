@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-MAX_FOLDED_LENGTH: Final = 1_000_000
-"""JSON longer than this is not looked into. Parameters of a request are in it with all their tools."""
+MAX_FOLDED_LENGTH: Final = 250_000
+"""JSON longer than this is not looked into: it is read while the span ends. Parameters of a request may come with all
+their tools."""
 
 MAX_DEPTH: Final = 4
 """Levels that are laid out."""

@@ -14,7 +14,8 @@ _DETAILS: Final = "gen_ai.usage.details"
 LOGFIRE: Final = replace(
     CONVENTIONS,
     name="logfire",
-    scopes=("logfire",),
+    # Not "logfire": that is the scope of the spans that a program makes for itself.
+    scopes=("logfire.openai", "logfire.anthropic"),
     folded=(_RAW,),
     unless={"logfire.span_type": ("pending_span",)},
     needs={

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from tokenbudget_otel.dialects import openinference, openlit, openllmetry
-from tokenbudget_otel.dialects.conventions import ANTHROPIC_SDK, CONVENTIONS, OFFICIAL, OFFICIAL_BEDROCK, OWN, XAI_SDK
+from tokenbudget_otel.dialects.conventions import (
+    ANTHROPIC_SDK,
+    CONVENTIONS,
+    MISTRALAI_SDK,
+    OFFICIAL,
+    OFFICIAL_BEDROCK,
+    OWN,
+    XAI_SDK,
+)
 from tokenbudget_otel.dialects.langfuse import LANGFUSE
 from tokenbudget_otel.dialects.langsmith import LANGSMITH
 from tokenbudget_otel.dialects.litellm import LITELLM, LITELLM_ON_OTHERS
@@ -19,6 +27,7 @@ DIALECTS: Final = (
     ANTHROPIC_SDK,
     OFFICIAL_BEDROCK,
     OFFICIAL,
+    MISTRALAI_SDK,
     XAI_SDK,
     *openllmetry.ROWS,
     *openlit.ROWS,
