@@ -35,7 +35,27 @@ VIDEO = "video is a modality of the conventions' messages; their counts have tex
 COST = "the conventions have no cost: the name is OpenLIT's, which dashboards and the TokenBudget backend read"
 TIER = "openai.* of the conventions, in the names of Anthropic: the tier decides the price"
 
+COMING = "of semantic-conventions-genai, ahead of the packages; emitted where metric_names asks for it"
+
 NOT_IN_THE_CONVENTIONS = {
+    **dict.fromkeys(
+        (
+            "gen_ai.client.embeddings.duration",
+            "gen_ai.client.embeddings.operation.input_tokens",
+            "gen_ai.client.inference.duration",
+            "gen_ai.client.inference.operation.input_tokens",
+            "gen_ai.client.inference.operation.output_tokens",
+            "gen_ai.client.inference.time_per_output_chunk",
+            "gen_ai.client.inference.time_to_first_chunk",
+            "gen_ai.client.inference.usage.cache_read.input_tokens",
+            "gen_ai.client.inference.usage.cache_write.input_tokens",
+            "gen_ai.client.inference.usage.input_tokens",
+            "gen_ai.client.inference.usage.output_tokens",
+            "gen_ai.client.inference.usage.reasoning.output_tokens",
+            "gen_ai.token.modality",
+        ),
+        COMING,
+    ),
     "gen_ai.usage.cost": COST,
     "gen_ai.client.operation.cost": COST,
     "gen_ai.usage.video.input_tokens": VIDEO,
@@ -78,7 +98,6 @@ NOT_EMITTED = {
     "gen_ai.prompt.version": "of templates, which the program has filled in before it calls",
     "gen_ai.prompt.variable.": "of templates, which the program has filled in before it calls",
     "gen_ai.request.stream_cursor": "where a stream is taken up again; nothing is charged for the look",
-    "gen_ai.client.operation.time_per_output_chunk": "a point for every chunk of every stream",
     "gen_ai.server.request.duration": SERVER,
     "gen_ai.server.time_per_output_token": SERVER,
     "gen_ai.server.time_to_first_token": SERVER,

@@ -67,7 +67,8 @@ MAX_OPEN: Final = 20_000
 """Spans under way that are remembered. Beyond it the oldest are forgotten: those that were never ended."""
 
 MAX_CHARGED: Final = 1_024
-"""Ended spans whose call is remembered, for a child of theirs that ends later."""
+"""Ended spans whose call is remembered, for a child of theirs that ends later; and responses, for another span of the
+same one."""
 
 MAX_BELOW: Final = 16
 """Calls remembered for each span above them. A span of one call has few below; an agent's may have thousands."""
@@ -170,6 +171,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         self._open: dict[int, int | _Start] = {}
         self._below: dict[int, list[_Call]] = {}
         self._charged: OrderedDict[int, _Call] = OrderedDict()
+        self._answered: OrderedDict[str, str] = OrderedDict()
         self._told: set[str] = set()
         self._sees_ending = False
         self._lock = threading.Lock()
@@ -237,7 +239,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             parent_id,
             ctx,
             door=_metered_above(ctx),
-            is_tool=operation == "execute_tool",
+            is_tool=operation == "execute_tool" or attributes.get("openinference.span.kind") == "TOOL",
             recorded=recorded_by(scope) if operation in semconv.INFERENCE_OPERATIONS else NONE,
         )
         self._open[span_id] = start
@@ -284,10 +286,17 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             call.ended_ns = span.end_time or time.time_ns()
             charged = metered is not None or inference.call_id is not None or _is_ours(scope)
             covering = None if charged else inference.covered_by or self._covering(span, start, below)
+            if covering is None and not charged and inference.usage is not None:
+                # Of one response there is one call, in whatever trace its spans are.
+                covering = self._answered.get(call.response_id or "")
             call.charged = charged or inference.usage is not None
             if covering is None:
                 self._mark_above(start.parent, call)
             if covering is None and call.charged:
+                if call.response_id:
+                    self._answered[call.response_id] = call.id
+                    if len(self._answered) > MAX_CHARGED:
+                        self._answered.popitem(last=False)
                 self._charged[ids.span_id] = call
                 if len(self._charged) > MAX_CHARGED:
                     self._charged.popitem(last=False)

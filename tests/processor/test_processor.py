@@ -529,3 +529,22 @@ def test_whatever_a_span_carries(bench: Bench, carried: dict[str, Any]) -> None:
     cost = attributes(bench.exporter.get_finished_spans()[-1]).get(semconv.USAGE_COST)
     assert cost is None or cost >= 0
     assert guard._logged == set()
+
+
+def test_two_spans_of_one_response_in_two_traces_are_one_call(bench: Bench) -> None:
+    """A framework's callbacks and the SDK that traces itself know nothing of each other."""
+    answered = {**USED, "gen_ai.response.id": "resp_1"}
+    first = bench.chat(used=answered)
+    second = bench.chat(used=answered)
+    other = bench.chat(used={**USED, "gen_ai.response.id": "resp_2"})
+    assert second.attributes[COVERED_BY] == first.attributes[semconv.CALL_ID]
+    assert semconv.USAGE_COST not in second.attributes
+    assert (bench.calls, other.attributes[semconv.USAGE_COST]) == (2, COST)
+
+
+def test_what_an_openinference_tool_calls_is_a_call_of_its_own(bench: Bench) -> None:
+    with bench.provider.get_tracer("a").start_as_current_span("outer", attributes={**CHAT, **USED}):
+        tool = {"openinference.span.kind": "TOOL"}
+        with bench.provider.get_tracer("a").start_as_current_span("tool", attributes=tool):
+            bench.chat()
+    assert bench.calls == 2

@@ -178,7 +178,9 @@ class _Current:
     def __init__(self, meter: Meter, duration: Histogram) -> None:
         self._duration = duration
         self._tokens = _tokens(meter, semconv.METRIC_TOKEN_USAGE, "Tokens used by GenAI client operations.")
-        self._first_chunk, self._chunks = _chunk_times(meter, "gen_ai.client.operation")
+        self._first_chunk, self._chunks = _chunk_times(
+            meter, semconv.METRIC_TIME_TO_FIRST_CHUNK, semconv.METRIC_TIME_PER_OUTPUT_CHUNK
+        )
 
     def record(
         self, call: Measured, attributes: Mapping[str, Any], used: Mapping[str, Any], recorded: frozenset[str]
@@ -207,7 +209,9 @@ class _Coming:
         self._operation = duration
         self._duration = _seconds(meter, semconv.METRIC_INFERENCE_DURATION, "Duration of inferences.")
         self._embeddings = _seconds(meter, semconv.METRIC_EMBEDDINGS_DURATION, "Duration of embeddings operations.")
-        self._first_chunk, self._chunks = _chunk_times(meter, "gen_ai.client.inference")
+        self._first_chunk, self._chunks = _chunk_times(
+            meter, semconv.METRIC_INFERENCE_FIRST_CHUNK, semconv.METRIC_INFERENCE_PER_CHUNK
+        )
         self._counters = {
             name: (meter.create_counter(metric, "{token}", description), modalities)
             for name, metric, description, modalities in _COMING_COUNTERS
@@ -305,8 +309,8 @@ def _tokens(meter: Meter, name: str, description: str) -> Histogram:
     )
 
 
-def _chunk_times(meter: Meter, prefix: str) -> tuple[Histogram, Histogram]:
+def _chunk_times(meter: Meter, first: str, each: str) -> tuple[Histogram, Histogram]:
     return (
-        _seconds(meter, f"{prefix}.time_to_first_chunk", "Time to the first chunk of a streamed response."),
-        _seconds(meter, f"{prefix}.time_per_output_chunk", "Time from chunk to chunk of a streamed response."),
+        _seconds(meter, first, "Time to the first chunk of a streamed response."),
+        _seconds(meter, each, "Time from chunk to chunk of a streamed response."),
     )

@@ -83,8 +83,8 @@ def capture_of(options: Mapping[str, Any] | None = None) -> Capture:
 
     Args:
         options: ``capture_content``: ``"none"``, ``"span"``, ``"event"`` or ``"both"``, or the standard's names for
-            these; ``emit_event``: whether there is an event for each call; ``redact``: see ``redaction.py``, or the
-            name of one as the environment has it; ``content_max_bytes``: of one attribute, 0 for no limit.
+            these; ``emit_event``: whether there is an event for each call; ``redact``: see ``redaction.py``;
+            ``content_max_bytes``: of one attribute, 0 for no limit.
 
     Raises:
         TypeError, ValueError: for an argument that cannot be meant. What the environment says wrongly is logged, and
@@ -105,8 +105,10 @@ def capture_of(options: Mapping[str, Any] | None = None) -> Capture:
     emits = _switch_in_environment() if asked is None else asked
     emits = event if emits is None else emits
     hook, most = given.get("redact"), given.get("content_max_bytes")
-    named = os.environ.get(REDACT, "").strip() if hook is None else hook
-    redaction = redaction_named(named) if isinstance(named, str) else Redaction(named)
+    if hook is None:
+        redaction = redaction_named(os.environ.get(REDACT, "").strip())
+    else:
+        redaction = hook if isinstance(hook, Redaction) else Redaction(hook)
     return Capture(span, event, emits, redaction, _most_in_environment() if most is None else _most_given(most))
 
 

@@ -22,6 +22,7 @@ from tokenbudget_otel.instrumentation.capture import capture_of
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.guard import log_once, logger
 from tokenbudget_otel.instrumentation.metric_options import metric_options
+from tokenbudget_otel.instrumentation.redaction import redaction_named
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Meter, meter
 from tokenbudget_otel.settings import configure, option
@@ -106,6 +107,14 @@ def tell_refused(error: Exception) -> None:
 def _flush_budgets() -> None:
     """Streams that were ended when the program ended have been settled by now: let budgets and alerts hear of it."""
     meter().enforcer.flush()
+
+
+def _content(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of content: as given, or as configured for the process, where a hook is named and not given."""
+    configured = {name: option(name, None) for name in CONTENT_OPTIONS}
+    if configured["redact"] is not None:
+        configured["redact"] = redaction_named(configured["redact"])
+    return configured | {name: given[name] for name in CONTENT_OPTIONS if given.get(name) is not None}
 
 
 @dataclass(init=False)
@@ -215,7 +224,7 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             options.get("logger_provider"),
             former_names=bool(said("former_names", False)),
             metrics=metric_options(said("metric_names"), said("metric_tags")),
-            capture=capture_of({name: said(name) for name in CONTENT_OPTIONS}),
+            capture=capture_of(_content(options)),
         )
         return self._make_door(telemetry, counted, options)
 
@@ -228,8 +237,7 @@ class SdkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """
         if self._door is not None:
             content = {**self._content, **options}
-            configured = {name: option(name, None) for name in CONTENT_OPTIONS}
-            self._door.telemetry.capture = capture_of({**configured, **content})
+            self._door.telemetry.capture = capture_of(_content(content))
             self._content = content
 
     def _instrument(self, **kwargs: Any) -> None:
