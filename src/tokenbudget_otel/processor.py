@@ -238,7 +238,9 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         ctx = context_api.get_current() if parent_context is None else parent_context
         start = _Start(
             parent_id,
-            ctx,
+            # Tags and budgets are read from it later. The span in it is let go: with one that never ends, a tree of
+            # spans would stay in memory.
+            trace.set_span_in_context(trace.INVALID_SPAN, ctx),
             door=_metered_above(ctx),
             is_tool=attributes.get(semconv.OPERATION_NAME) == "execute_tool",
         )
@@ -405,7 +407,8 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 labels[semconv.REQUEST_MODEL] = inference.request_model
             if inference.response_model is not None:
                 labels[semconv.RESPONSE_MODEL] = inference.response_model
-            self._cost.add(charge.cost.nano_usd / NANO_PER_USD, labels, start.context)
+            inside = trace.set_span_in_context(trace.NonRecordingSpan(span.context), start.context)
+            self._cost.add(charge.cost.nano_usd / NANO_PER_USD, labels, inside)
 
     def _reject(self, inference: Inference) -> None:
         for reason in dict.fromkeys(reason for reason, _ in inference.rejected):
