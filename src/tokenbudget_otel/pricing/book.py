@@ -270,7 +270,9 @@ class PriceBook:
                 for model in self.models(provider)
                 if (nano_usd := self.cost(provider, model, usage).nano_usd) is not None
             ]
-            view.dearest[provider] = max(priced)[1] if priced else None
+            if not priced:
+                return None  # and nothing to remember: spans of others may name any provider
+            view.dearest[provider] = max(priced)[1]
         return view.dearest[provider]
 
     def limits(self, provider: str | None, model: str) -> ModelLimits:
