@@ -22,6 +22,7 @@ from tokenbudget_otel.instrumentation.litellm import LiteLLMCall
 from tokenbudget_otel.instrumentation.openai import MAX_REFUSING, OpenAIDoor
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.pricing import PriceBook
+from tokenbudget_otel.pricing import book as book_module
 from tokenbudget_otel.processor import TokenBudgetSpanProcessor
 from tokenbudget_otel.totals import OTHER, TotalsTable
 from tokenbudget_otel.usage import TokenUsage
@@ -106,12 +107,15 @@ def test_bases_of_litellm_that_refuse_them_too() -> None:
         assert len(parent.refusing) <= MAX_REFUSING
 
 
-def test_providers_without_prices_are_not_remembered() -> None:
+def test_made_up_providers_do_not_fill_the_price_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book_module, "_MOST_CACHED", 20)
     book = PriceBook()
-    assert book.dearest("openai") is not None
-    for number in range(50):
+    for number in range(100):
+        assert book.dearest("openai") is not None
         assert book.dearest(f"made-up-{number}") is None
-    assert list(book._view.dearest) == ["openai"]
+        assert book.cost(f"made-up-{number}", f"model-{number}", USED).nano_usd is None
+        view = book._view
+        assert max(map(len, (view.dearest, view.found, view.tariffs, view.reachable))) <= 20
 
 
 class TestLedger:

@@ -270,9 +270,9 @@ class PriceBook:
                 for model in self.models(provider)
                 if (nano_usd := self.cost(provider, model, usage).nano_usd) is not None
             ]
-            if not priced:
-                return None  # and nothing to remember: spans of others may name any provider
-            view.dearest[provider] = max(priced)[1]
+            if len(view.dearest) >= _MOST_CACHED:  # spans of others may name any provider
+                view.dearest.clear()
+            view.dearest[provider] = max(priced)[1] if priced else None
         return view.dearest[provider]
 
     def limits(self, provider: str | None, model: str) -> ModelLimits:

@@ -356,9 +356,9 @@ class MemoryLedger:
                 return False
             if len(self._marks) >= self._marks_full:
                 self._marks = {each: end for each, end in self._marks.items() if end is None or end > now}
-                while len(self._marks) >= self._max_keys:
-                    del self._marks[next(iter(self._marks))]
-                # Twice as many before it is gone through again, so that no single alert pays for all.
+                for each in list(self._marks)[: max(0, len(self._marks) - self._max_keys * 9 // 10)]:
+                    del self._marks[each]
+                # Many more before it is gone through again, so that not every alert pays for all.
                 self._marks_full = min(max(self._max_ended, 2 * len(self._marks)), self._max_keys)
             self._marks[mark] = ends
             return True
