@@ -13,6 +13,8 @@ import pytest
 
 HERE = Path(__file__).parent
 
+pytest.register_assert_rewrite("soaking")
+
 
 @pytest.fixture(scope="session")
 def port() -> Iterator[int]:

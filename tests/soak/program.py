@@ -1,6 +1,6 @@
 """One path, called very often in one process: what the process holds after a warm-up, and at the end.
 
-Run by test_memory.py: ``python program.py PATH PORT CALLS WARM_UP [bare]``. The last line of its output is a report in
+Run by soaking.py: ``python program.py PATH PORT CALLS WARM_UP [bare]``. The last line of its output is a report in
 JSON. ``bare`` runs the same calls without our instrumentation, for comparison.
 """
 
