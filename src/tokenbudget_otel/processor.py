@@ -237,7 +237,9 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         operation = str(attributes.get(semconv.OPERATION_NAME))
         start = _Start(
             parent_id,
-            ctx,
+            # Tags and budgets are read from it later. The span in it is let go: with one that never ends, a tree of
+            # spans would stay in memory.
+            trace.set_span_in_context(trace.INVALID_SPAN, ctx),
             door=_metered_above(ctx),
             is_tool=operation == "execute_tool" or attributes.get("openinference.span.kind") == "TOOL",
             recorded=recorded_by(scope) if operation in semconv.INFERENCE_OPERATIONS else NONE,
@@ -446,7 +448,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 _provider(inference),
                 inference.request_model,
                 inference.response_model,
-                start.context,
+                trace.set_span_in_context(trace.NonRecordingSpan(span.context), start.context),
                 server={name: attributes[name] for name in _SERVER if name in attributes},
                 tags={**current_tags(start.context), **inference.tags},
                 charge=charge,

@@ -19,6 +19,10 @@ MAX_ROWS: Final = 10_000
 """Distinct combinations of dimensions and tags that are kept apart. Beyond that, the tag values of
 further combinations are counted as :data:`OTHER`, so that a tag with endless values cannot fill the memory."""
 
+MAX_MORE_ROWS: Final = 1_000
+"""Rows that those may add. Beyond that, providers, models and operations are counted as :data:`OTHER` too, without
+tags: a program may make up names of models as well, and spans of others may come with any."""
+
 OTHER: Final = "(other)"
 
 _Key = tuple[str, str, str, tuple[tuple[str, str], ...]]
@@ -126,6 +130,8 @@ class TotalsTable:
     def _new_row(self, key: _Key) -> _Row:
         if len(self._rows) >= MAX_ROWS:
             key = (*key[:3], tuple((name, OTHER) for name, _ in key[3]))
+            if len(self._rows) >= MAX_ROWS + MAX_MORE_ROWS and key not in self._rows:
+                key = (OTHER, OTHER, OTHER, ())
         return self._rows.setdefault(key, _Row())
 
     def clear(self) -> None:

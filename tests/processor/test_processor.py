@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -513,6 +515,52 @@ def test_rejected_values_are_counted_and_logged_once(bench: Bench, caplog: pytes
     totals = bench.meter.totals.get()
     assert (totals.calls, totals.estimated_calls) == (3, 3)
     assert totals.usage.output_tokens == 30
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "negative input": ({"gen_ai.usage.input_tokens": -1_000, "gen_ai.usage.output_tokens": 10}, "negative"),
+    "negative output": ({"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": -1_000}, "negative"),
+    "negative both": ({"gen_ai.usage.input_tokens": -1, "gen_ai.usage.output_tokens": -(2**63)}, "negative"),
+    "negative cache": ({**USED, "gen_ai.usage.cache_read.input_tokens": -500}, "negative"),
+    "not a number": ({**USED, "gen_ai.usage.output_tokens": float("nan")}, "not_finite"),
+    "without end": ({**USED, "gen_ai.usage.input_tokens": float("inf")}, "not_finite"),
+    "without beginning": ({**USED, "gen_ai.usage.input_tokens": float("-inf")}, "not_finite"),
+    "text": ({**USED, "gen_ai.usage.input_tokens": "1000"}, "not_a_number"),
+    "a bool": ({**USED, "gen_ai.usage.input_tokens": True}, "not_a_number"),
+    "a list": ({**USED, "gen_ai.usage.input_tokens": [1, 2]}, "not_a_number"),
+    "half a token": ({**USED, "gen_ai.usage.input_tokens": 1.5}, "not_whole"),
+    "more than there are": ({**USED, "gen_ai.usage.input_tokens": 2**62}, "absurd"),
+    "more heard than read": ({**USED, "gen_ai.usage.audio.input_tokens": 5_000}, "contradictory"),
+    "more thought than written": ({**USED, "gen_ai.usage.reasoning.output_tokens": 5_000}, "contradictory"),
+}
+"""What may stand on spans of others, and why it is not taken."""
+
+
+def test_bad_values_at_volume_never_take_anything_back(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    rounds = 60
+    enforcer = bench.meter.enforcer
+    enforcer.add(tb.Budget(limit_usd=1_000, limit_tokens=10**9, name="all"))
+    rejected: Counter[str] = Counter()
+    before = (0, 0, 0, Decimal(0), 0)
+    with caplog.at_level(logging.WARNING):
+        for number in range(rounds * len(BAD)):
+            carried, reason = list(BAD.values())[number % len(BAD)]
+            bench.chat(used=carried)
+            rejected[reason] += 1  # a span, however much of it is no good
+            totals, (row,) = bench.meter.totals.get(), enforcer.status()
+            now = (
+                totals.nano_usd, totals.usage.input_tokens or 0, totals.usage.output_tokens or 0,
+                row.spent_usd or Decimal(0), row.spent_tokens or 0,
+            )  # fmt: skip
+            assert all(after >= was for was, after in zip(before, now, strict=True)), f"{carried} takes something back"
+            before = now
+    assert before[0] > 0
+    assert {point.attributes[REJECTED_REASON]: point.value for point in bench.metric(METRIC_REJECTED)} == rejected
+    for span in bench.exporter.get_finished_spans():
+        assert attributes(span).get(semconv.USAGE_COST, 0.0) >= 0.0
+    ours = [record.getMessage() for record in caplog.records if record.name == "tokenbudget_otel"]
+    assert len(ours) == len(rejected) == len(set(ours)), "one line for each kind"
+    assert not guard._logged
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -339,8 +339,7 @@ class Enforcer:
         if not rules and not runs:
             return None
         now = self._clock() if now is None else now
-        if self._ended_runs:
-            self._forget_runs()
+        self._forget_runs()
         remedies: Remedies | None = None
         for attempt in itertools.count(1):
             # Never one name twice: that of a hold that was refused may have been remembered on the way.
@@ -527,6 +526,7 @@ class Enforcer:
         runs = active_budgets(call.context)
         if not rules and not runs:
             return None
+        self._forget_runs()
         known = Amount(actual.nano_usd or 0, actual.tokens, actual.calls)
         sources, claims = self._plan(call, Estimate(known, known), self._clock(), rules, runs, _ALL)
         if not claims:
@@ -661,6 +661,8 @@ class Enforcer:
             return True
 
     def _forget_runs(self) -> None:
+        if not self._ended_runs:
+            return
         keys = []
         while self._ended_runs:
             try:

@@ -25,7 +25,7 @@ from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNSENT_ERRORS
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
-from tokenbudget_otel.instrumentation.openai import ENDPOINTS
+from tokenbudget_otel.instrumentation.openai import ENDPOINTS, MAX_REFUSING
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.instrumentation.provider import Method, MethodDoor, OneMethod, Provider, ProviderInstrumentor
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
@@ -408,6 +408,8 @@ class LiteLLMCall(OneMethod):
     def refused_change(self, opened: Opened, error: BaseException) -> bool:
         if getattr(error, "status_code", None) not in (400, 422) or "stream_options" not in str(error):
             return False
+        if len(self._litellm.refusing) >= MAX_REFUSING:
+            self._litellm.refusing.clear()  # those that are still asked say it again
         self._litellm.refusing.add((opened.peer.provider, str(opened.body.get("api_base"))))
         return True
 

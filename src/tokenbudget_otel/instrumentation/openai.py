@@ -100,6 +100,9 @@ SECONDS: Final = "tokenbudget.seconds"
 REFUSES_STREAM_OPTIONS: Final = frozenset(("mistral_ai", "openrouter", "perplexity"))
 """Providers that send the usage without being asked; some of them refuse ``stream_options``."""
 
+MAX_REFUSING: Final = 1_000
+"""Servers remembered as refusing ``stream_options``, for each door."""
+
 
 # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -497,6 +500,8 @@ class OpenAIDoor(StainlessDoor):
         message = f"{error} {getattr(error, 'body', '')}"
         if "stream_options" not in message and "include_usage" not in message:
             return False
+        if len(self._refusing) >= MAX_REFUSING:
+            self._refusing.clear()  # those that are still asked say it again
         self._refusing.add(opened.base_url)
         return True
 

@@ -270,6 +270,8 @@ class PriceBook:
                 for model in self.models(provider)
                 if (nano_usd := self.cost(provider, model, usage).nano_usd) is not None
             ]
+            if len(view.dearest) >= _MOST_CACHED:  # spans of others may name any provider
+                view.dearest.clear()
             view.dearest[provider] = max(priced)[1] if priced else None
         return view.dearest[provider]
 

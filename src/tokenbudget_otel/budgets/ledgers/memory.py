@@ -113,6 +113,7 @@ class MemoryLedger:
     What it holds is bounded: keys are dropped some time after their window has ended, ended holds are
     remembered as long as a repeated request may be expected, and ``max_keys`` bounds keys without end (a
     lifetime limit per user, for example): the key unused for longest gives way, and :attr:`dropped` counts it.
+    An alert of a budget whose key gave way may be told again.
 
     Args:
         clock: seconds since 1970. Holds run out and old windows are dropped by it.
@@ -120,7 +121,7 @@ class MemoryLedger:
         remember: seconds to remember a hold that was settled or released.
         remember_expired: seconds to remember a hold that ran out, so that a late settle can correct it.
         max_ended: most settled, and most expired, holds to remember.
-        max_keys: most keys to count.
+        max_keys: most keys to count, and most marks (:meth:`first`) to remember.
 
     >>> ledger = MemoryLedger()
     >>> claim = Claim("all", nano_usd=60, calls=1, limit_nano_usd=100)
@@ -167,6 +168,7 @@ class MemoryLedger:
         self._window_ends: list[tuple[float, str]] = []  # a heap
         self._limits: dict[str, Limits] = {}
         self._marks: dict[str, float | None] = {}
+        self._marks_full = min(max_ended, max_keys)
         self._declared: dict[str, str] = {}
         self.dropped = 0
         """How many keys had to give way to ``max_keys``. Their budgets began anew."""
@@ -352,8 +354,12 @@ class MemoryLedger:
         with self._lock:
             if mark in self._marks:
                 return False
-            if len(self._marks) >= self._max_ended:
+            if len(self._marks) >= self._marks_full:
                 self._marks = {each: end for each, end in self._marks.items() if end is None or end > now}
+                for each in list(self._marks)[: max(0, len(self._marks) - self._max_keys * 9 // 10)]:
+                    del self._marks[each]
+                # Many more before it is gone through again, so that not every alert pays for all.
+                self._marks_full = min(max(self._max_ended, 2 * len(self._marks)), self._max_keys)
             self._marks[mark] = ends
             return True
 
@@ -511,6 +517,10 @@ class MemoryLedger:
         counter = self._counters[key] = _Counter()
         if ends is not None:
             heapq.heappush(self._window_ends, (ends + self._keep_windows, key))
+            if len(self._window_ends) > 64 + 2 * len(self._counters):  # of keys that gave way, and of some twice
+                kept = {each: at for at, each in self._window_ends if each in self._counters}
+                self._window_ends = [(at, each) for each, at in kept.items()]
+                heapq.heapify(self._window_ends)
         if len(self._counters) > self._max_keys:
             self._make_room(key)
         return counter
