@@ -67,8 +67,7 @@ MAX_OPEN: Final = 20_000
 """Spans under way that are remembered. Beyond it the oldest are forgotten: those that were never ended."""
 
 MAX_CHARGED: Final = 1_024
-"""Ended spans whose call is remembered, for a child of theirs that ends later; and responses, for another span of the
-same one."""
+"""Ended spans whose call is remembered, for a child of theirs that ends later."""
 
 MAX_BELOW: Final = 16
 """Calls remembered for each span above them. A span of one call has few below; an agent's may have thousands."""
@@ -171,7 +170,6 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         self._open: dict[int, int | _Start] = {}
         self._below: dict[int, list[_Call]] = {}
         self._charged: OrderedDict[int, _Call] = OrderedDict()
-        self._answered: OrderedDict[str, str] = OrderedDict()
         self._told: set[str] = set()
         self._sees_ending = False
         self._lock = threading.Lock()
@@ -288,17 +286,10 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             call.ended_ns = span.end_time or time.time_ns()
             charged = metered is not None or inference.call_id is not None or _is_ours(scope)
             covering = None if charged else inference.covered_by or self._covering(span, start, below)
-            if covering is None and not charged and inference.usage is not None:
-                # Of one response there is one call, in whatever trace its spans are.
-                covering = self._answered.get(call.response_id or "")
             call.charged = charged or inference.usage is not None
             if covering is None:
                 self._mark_above(start.parent, call)
             if covering is None and call.charged:
-                if call.response_id:
-                    self._answered[call.response_id] = call.id
-                    if len(self._answered) > MAX_CHARGED:
-                        self._answered.popitem(last=False)
                 self._charged[ids.span_id] = call
                 if len(self._charged) > MAX_CHARGED:
                     self._charged.popitem(last=False)
@@ -354,14 +345,14 @@ class TokenBudgetSpanProcessor(SpanProcessor):
                 return ended.id or UNKNOWN_CALL
         return None
 
-    def _above(self, span_id: int) -> Iterator[int]:
+    def _above(self, span_id: int, *, past_tools: bool = False) -> Iterator[int]:
         """The ids of the spans above, nearest first, up to a tool: what a tool calls is a call of its own."""
         for _ in range(MAX_DEPTH):
             if not span_id:
                 return
             node = self._open.get(span_id, 0)
             if isinstance(node, _Start):
-                if node.is_tool:
+                if node.is_tool and not past_tools:
                     return
                 yield span_id
                 span_id = node.parent
@@ -422,7 +413,17 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             }
         self._write(span, attributes)
         if not counted:
+            self._remember(span, start, inference, call_id)
             self._record(span, start, inference, charge=charge)
+
+    def _remember(self, span: Span | ReadableSpan, start: _Start, inference: Inference, call_id: str) -> None:
+        """For other spans of this call, in other traces or beside it in this one."""
+        models = {model for model in (inference.request_model, inference.response_model) if model}
+        call = metered_calls.remember(call_id, models, span.start_time or 0)
+        if call is not None and inference.usage is not None:
+            call.above = frozenset(self._above(start.parent, past_tools=True))
+            used = (inference.usage.input_tokens, inference.usage.output_tokens)
+            call.finish(span.end_time or time.time_ns(), {}, used, inference.response_id, inference.response_model)
 
     def _record(
         self,

@@ -3,6 +3,7 @@ how a span that ends later finds the call that it tells of. `make peers` has the
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.dialects import COVERED_BY, Inference
 from tokenbudget_otel.instrumentation import guard, metered_calls
 from tokenbudget_otel.instrumentation.beneath import holder_of
-from tokenbudget_otel.instrumentation.metered_calls import MAX_IN_CONTEXT, SOON_NS
+from tokenbudget_otel.instrumentation.metered_calls import MAX_IN_CONTEXT, SOON_NS, EndedSpan
 from tokenbudget_otel.instrumentation.peers import is_peer, of_one_maker
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Behaviour, Simulator
@@ -302,9 +303,8 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
 
 def told(began: float, ended: float, scope: str = "app", **more: Any) -> Any:
     facts = {"request_model": MODEL, "usage": USAGE, **more}
-    return metered_calls.told_by_span(
-        int(began * SECOND), int(ended * SECOND), scope, Inference("conventions", "openai", "chat", **facts)
-    )
+    span = EndedSpan(7, scope, int(began * SECOND), int(ended * SECOND))
+    return metered_calls.told_by_span(span, Inference("conventions", "openai", "chat", **facts))
 
 
 def test_a_span_around_the_call_with_its_usage_tells_of_it(remembered: Callable[..., Any]) -> None:
@@ -330,7 +330,8 @@ def test_other_spans_do_not(remembered: Callable[..., Any], span: dict[str, Any]
 def test_response_ids_decide_where_there_are_two(remembered: Callable[..., Any]) -> None:
     call = remembered(response="r1")
     assert told(9, 13, response_id="r2") is None
-    assert told(500, 501, response_id="r1", request_model="another name", usage=None) is call
+    assert told(11, 13, response_id="r1", request_model="another name", usage=None) is call
+    assert told(500, 501, response_id="r1") is None, "of a server that gives every response the same id"
 
 
 def test_the_maker_may_count_otherwise(remembered: Callable[..., Any]) -> None:
@@ -356,6 +357,25 @@ def test_of_several_calls_it_is_the_one_that_began_next(remembered: Callable[...
     second = remembered("b", 20, None, maker=MAKER)
     assert told(9, 30, SCOPE) is first
     assert told(19, 31, SCOPE) is second
+
+
+@pytest.mark.parametrize(
+    ("scope", "found"),
+    [("openinference.instrumentation.langchain", True), ("app.llm", False)],
+    ids=["framework", "app"],
+)
+def test_callbacks_of_a_framework_run_in_another_context(
+    remembered: Callable[..., Any], scope: str, found: bool
+) -> None:
+    calls = [contextvars.copy_context().run(remembered, name) for name in "ab"]
+    first, second = told(9, 13, scope), told(9, 13, scope)
+    assert ({first, second} == set(calls)) is found, "each span has a call of its own"
+    assert told(9, 13, scope) is None
+
+
+def test_spans_above_are_left_to_the_tree(remembered: Callable[..., Any]) -> None:
+    remembered().above = frozenset((7,))
+    assert told(9, 13) is None
 
 
 def test_no_more_than_a_few_are_remembered(remembered: Callable[..., Any]) -> None:

@@ -142,7 +142,7 @@ def made(call: Call, sim: Simulator, watch: Watch, log: Log, loop: asyncio.Abstr
     watch.ended.clear()
     log.records.clear()
     meter().totals.clear()
-    sim.reset()
+    before = len(sim.requests)
     sim.then(ANSWERS[call.model])
     error = None
     try:
@@ -158,7 +158,7 @@ def made(call: Call, sim: Simulator, watch: Watch, log: Log, loop: asyncio.Abstr
         "nano_usd": totals.nano_usd,
         "estimated": totals.estimated_calls,
         "usage": {name: float(count) for name, count in totals.usage.counts().items()},
-        "sent": len(sim.requests),
+        "sent": len(sim.requests) - before,
         "leaked": [span.name for span in watch.started.values()],
         "spans": [
             {

@@ -581,13 +581,16 @@ def test_whatever_a_span_carries(bench: Bench, carried: dict[str, Any]) -> None:
 
 def test_two_spans_of_one_response_in_two_traces_are_one_call(bench: Bench) -> None:
     """A framework's callbacks and the SDK that traces itself know nothing of each other."""
-    answered = {**USED, "gen_ai.response.id": "resp_1"}
-    first = bench.chat(used=answered)
-    second = bench.chat(used=answered)
-    other = bench.chat(used={**USED, "gen_ai.response.id": "resp_2"})
+    spans = [bench.start(f"span {n}", attributes=CHAT) for n in range(3)]
+    for span, response in zip(spans, ("resp_1", "resp_1", "resp_2"), strict=True):
+        span.set_attributes({**USED, "gen_ai.response.id": response})
+        span.end()
+    later = bench.chat(used={**USED, "gen_ai.response.id": "resp_1"})
+    first, second, other = spans
     assert second.attributes[COVERED_BY] == first.attributes[semconv.CALL_ID]
     assert semconv.USAGE_COST not in second.attributes
-    assert (bench.calls, other.attributes[semconv.USAGE_COST]) == (2, COST)
+    assert [span.attributes[semconv.USAGE_COST] for span in (first, other, later)] == [COST] * 3
+    assert bench.calls == 3, "a server that gives every response the same id has answered more than one call"
 
 
 def test_what_an_openinference_tool_calls_is_a_call_of_its_own(bench: Bench) -> None:

@@ -17,14 +17,15 @@ from tokenbudget_otel.dialects import COVERED_BY, Inference
 from tokenbudget_otel.instrumentation import metered_calls
 from tokenbudget_otel.instrumentation.frozen_spans import write
 from tokenbudget_otel.instrumentation.guard import log_once
-from tokenbudget_otel.instrumentation.metered_calls import MeteredCall
+from tokenbudget_otel.instrumentation.metered_calls import EndedSpan, MeteredCall
 
 
 def metered_call(span: Any, scope: str | None, told: Inference) -> MeteredCall | None:
-    """The call of a door that a span of somebody else's tells of."""
+    """The call that a span of somebody else's tells of, where it is metered already."""
     if told.call_id is not None:
         return metered_calls.by_id(told.call_id)
-    return metered_calls.told_by_span(span.start_time or 0, span.end_time or 0, scope, told)
+    ended = EndedSpan(span.context.span_id, scope, span.start_time or 0, span.end_time or 0)
+    return metered_calls.told_by_span(ended, told)
 
 
 def to_show(call: MeteredCall, told: Inference, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:

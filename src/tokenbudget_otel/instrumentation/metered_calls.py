@@ -1,10 +1,10 @@
-"""Calls that doors have metered of late, for whoever sees other spans of the same calls end.
+"""Calls that were metered of late, at doors or by their spans, for whoever sees other spans of the same calls end.
 
-Other instrumentors make spans for a call that a door meters, and not all of them can be found by looking at the span
-that is current: some are never made current (OpenLLMetry's for Claude and Gemini, LangChain callbacks of
-OpenInference), some are made when the response is there (OpenLLMetry's for the Responses API), some when the stream
-has ended (logfire's). When such a span ends, the call is looked up here: by the id of the response, or by what was
-metered around it in the same context of execution.
+Several instrumentors make spans for one call, and not all of them can be found by looking at the span that is current:
+some are never made current (OpenLLMetry's for Claude and Gemini, LangChain callbacks of OpenInference), some are made
+when the response is there (OpenLLMetry's for the Responses API), some when the stream has ended (logfire's). When such
+a span ends, the call is looked up here: by the id of the response, or by what was metered while the span lasted in the
+same context of execution.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from tokenbudget_otel.dialects import Inference
@@ -25,8 +27,27 @@ MAX_IN_CONTEXT: Final = 8
 MAX_BY_NAME: Final = 1_024
 """Calls that are remembered by their ids, and the ids of their responses."""
 
+FRAMEWORKS: Final = frozenset(
+    ("agno", "autogen", "crewai", "dspy", "haystack", "langchain", "llama_index", "smolagents")
+)
+"""In the names of scopes: makers of spans around calls that are sent by an SDK below. Their callbacks may run in
+another context than the call."""
+
+MAX_LOOKED_THROUGH: Final = 256
+"""Calls of other contexts among which the one of a framework's span is looked for."""
+
 SOON_NS: Final = 1_000_000_000
 """A span that is only made when its stream has ended begins within so many nanoseconds of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSpan:
+    """What is asked of a span that ends: its id and scope, and when it began and ended, in nanoseconds of the epoch."""
+
+    id: int
+    scope: str | None
+    began_ns: int
+    ended_ns: int
 
 
 SoFar = Callable[[], Mapping[str, Any] | None]
@@ -44,10 +65,12 @@ class MeteredCall:
         attributes: what is known of its cost, as span attributes; ``None`` before it has ended.
         shown: whether a span has them, or will have.
         carried: whether that is a span that has ended.
+        above: the ids of the spans above the one that shows it, as far as others are known to be of other calls.
+        claims: the scopes of frameworks whose span has been found to be of this call.
     """
 
-    __slots__ = ("_so_far", "attributes", "began_ns", "carried", "ended_ns", "id", "maker", "models", "response_id",
-                 "shown", "usage")  # fmt: skip
+    __slots__ = ("_so_far", "above", "attributes", "began_ns", "carried", "claims", "ended_ns", "id", "maker", "models",
+                 "response_id", "shown", "usage")  # fmt: skip
 
     def __init__(
         self, call_id: str, models: set[str], began_ns: int, *, maker: str | None, shown: bool, so_far: SoFar | None
@@ -62,6 +85,8 @@ class MeteredCall:
         self.attributes: Mapping[str, Any] | None = None
         self.shown = shown
         self.carried = False
+        self.above: frozenset[int] = frozenset()
+        self.claims: set[str] = set()
         self._so_far = so_far
 
     def known(self) -> Mapping[str, Any] | None:
@@ -93,23 +118,32 @@ class MeteredCall:
         if response_id:
             _named.add(response_id, self)
 
-    def _told_by(self, began_ns: int, ended_ns: int, scope: str | None, told: Inference) -> bool:
-        """Whether a span from ``began_ns`` to ``ended_ns`` tells of this call."""
+    def told_by(self, span: EndedSpan, told: Inference) -> bool:
+        """Whether a span tells of this call."""
+        if span.id in self.above:
+            return False  # the tree of spans has been asked already
         if told.response_id and self.response_id:
-            return told.response_id == self.response_id
+            return told.response_id == self.response_id and self._at_the_time_of(span)
         if told.model and self.models.isdisjoint((told.request_model, told.response_model)):
             return False
-        made_for_it = of_one_maker(self.maker, scope)
-        if began_ns <= self.began_ns <= ended_ns:
-            return made_for_it or self.attributes is None or self._used(told)
-        # Made afterwards, and for a call that no span has shown yet.
-        after = began_ns - self.ended_ns
-        return made_for_it and not self.shown and self.ended_ns > 0 and 0 <= after <= SOON_NS and self._used(told)
+        if span.began_ns <= self.began_ns <= span.ended_ns:
+            return of_one_maker(self.maker, span.scope) or self.attributes is None or self.used(told)
+        return not self.shown and self._just_before(span) and self.used(told)
 
-    def _used(self, told: Inference) -> bool:
+    def used(self, told: Inference) -> bool:
+        """Whether it came to as many tokens as a span tells."""
         if told.usage is None or self.usage is None:
             return told.usage is None
         return self.usage == (told.usage.input_tokens, told.usage.output_tokens)
+
+    def _at_the_time_of(self, span: EndedSpan) -> bool:
+        lasted = span.ended_ns >= self.began_ns and (not self.ended_ns or span.began_ns <= self.ended_ns)
+        return lasted or self._just_before(span)
+
+    def _just_before(self, span: EndedSpan) -> bool:
+        """Whether it is a call of the maker of a span that is made when the call has ended."""
+        after = span.began_ns - self.ended_ns
+        return of_one_maker(self.maker, span.scope) and self.ended_ns > 0 and 0 <= after <= SOON_NS
 
 
 class _Named:
@@ -132,6 +166,10 @@ class _Named:
     def clear(self) -> None:
         with self._lock:
             self._calls.clear()
+
+    def newest(self) -> list[MeteredCall]:
+        with self._lock:
+            return list(islice(reversed(self._calls.values()), MAX_LOOKED_THROUGH))
 
     def get(self, name: str | None) -> MeteredCall | None:
         return self._calls.get(name) if name else None
@@ -184,12 +222,23 @@ def by_id(call_id: str | None) -> MeteredCall | None:
     return _named.get(call_id)
 
 
-def told_by_span(began_ns: int, ended_ns: int, scope: str | None, told: Inference) -> MeteredCall | None:
-    """The call that a span of somebody else's tells of, where a door has metered it.
+def told_by_span(span: EndedSpan, told: Inference) -> MeteredCall | None:
+    """The call that a span of somebody else's tells of, where it is metered already.
 
     Of several it is the first that began after the span did: what stands around a call begins just before it.
     """
-    if (call := _named.get(told.response_id)) is not None:
-        return call
-    calls = [call for call in _in_context.get() if call._told_by(began_ns, ended_ns, scope, told)]
-    return min(calls, key=lambda call: (call.began_ns < began_ns, call.began_ns), default=None)
+    answered = _named.get(told.response_id)
+    if answered is not None and answered.told_by(span, told):
+        return answered
+    found = _first(span, [call for call in _in_context.get() if call.told_by(span, told)])
+    if found is None and told.usage is not None and span.scope and not FRAMEWORKS.isdisjoint(span.scope.split(".")):
+        scope = span.scope
+        others = [c for c in _named.newest() if scope not in c.claims and c.used(told) and c.told_by(span, told)]
+        found = _first(span, others)
+        if found is not None:
+            found.claims.add(scope)
+    return found
+
+
+def _first(span: EndedSpan, calls: list[MeteredCall]) -> MeteredCall | None:
+    return min(calls, key=lambda call: (call.began_ns < span.began_ns, call.began_ns), default=None)
