@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
@@ -56,6 +57,10 @@ def write_frozen(span: Any, attributes: Mapping[str, Any]) -> bool:
     lifted for the moment, where it is as we know it. Limits of the span hold.
     """
     target = getattr(span, "_attributes", None)
+    if isinstance(target, dict | MappingProxyType):
+        # A span that somebody has made anew for the processors, all of which get this one (logfire does).
+        span._attributes = {**target, **attributes}
+        return True
     if not isinstance(target, BoundedAttributes) or not isinstance(getattr(target, "_immutable", None), bool):
         return False
     fitting = sorted(attributes, key=lambda name: _ORDER.get(name, len(_ORDER)))
