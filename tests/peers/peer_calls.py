@@ -249,3 +249,25 @@ async def langchain_async(sim: Simulator) -> None:
 async def langchain_async_stream(sim: Simulator) -> None:
     async for _ in _langchain(sim).astream(QUESTION):
         pass
+
+
+def _langchain_claude(sim: Simulator) -> Any:
+    from langchain_anthropic import ChatAnthropic
+
+    return ChatAnthropic(model=CLAUDE, base_url=sim.anthropic_url, api_key="any", max_retries=0, max_tokens=500)
+
+
+@call("langchain-anthropic", CLAUDE)
+def langchain_claude(sim: Simulator) -> None:
+    _langchain_claude(sim).invoke(QUESTION)
+
+
+@call("langchain-anthropic", CLAUDE, is_async=True)
+async def langchain_claude_async(sim: Simulator) -> None:
+    await _langchain_claude(sim).ainvoke(QUESTION)
+
+
+@call("langchain-anthropic", CLAUDE)
+def langchain_claude_stream(sim: Simulator) -> None:
+    for _ in _langchain_claude(sim).stream(QUESTION):
+        pass

@@ -33,8 +33,13 @@ class Gap:
 
 
 GAPS = (
-    Gap("native", ("chat*", "responses*", "generate*", "langchain*"), "it traces Anthropic only", makes_none=True),
-    Gap("native", ("messages*",), "the door tells the SDK that the call has a span", gives_way=True),
+    Gap(
+        "native",
+        ("chat*", "responses*", "generate*", "langchain", "langchain_[!c]*", "langchain_chain"),
+        "it traces Anthropic only",
+        makes_none=True,
+    ),
+    Gap("native", ("messages*", "langchain_claude*"), "the door says that the call has a span", gives_way=True),
     Gap("openlit", ("generate*_stream",), "it starts two spans and ends one", leaked=1),
     Gap("openllmetry", ("generate*",), "thoughts are in its total only, so output is worked out", estimated=True),
 )

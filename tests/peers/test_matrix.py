@@ -26,7 +26,13 @@ from tokenbudget_otel import semconv
 HERE = Path(__file__).parent
 ORDERS = ("absent", "before", "after", "bare")
 
-MODULES = {"openai": "openai", "anthropic": "anthropic", "google": "google.genai", "langchain": "langchain_openai"}
+MODULES = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "google": "google.genai",
+    "langchain": "langchain_openai",
+    "langchain-anthropic": "langchain_anthropic",
+}
 HERE_ARE = [name for name, call in CALLS.items() if find_spec(MODULES[call.sdk].partition(".")[0]) is not None]
 
 LINE = "makes the spans of these calls"
