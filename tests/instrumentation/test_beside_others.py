@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -382,6 +383,20 @@ def test_no_more_than_a_few_are_remembered(remembered: Callable[..., Any]) -> No
     for n in range(3 * MAX_IN_CONTEXT):
         remembered(str(n), 10 + n)
     assert len(metered_calls._in_context.get()) == MAX_IN_CONTEXT
+
+
+def test_what_is_remembered_keeps_no_call_alive(remembered: Callable[..., Any]) -> None:
+    class Call:
+        def so_far(self) -> dict[str, Any]:
+            return {semconv.USAGE_COST: 1.0}
+
+    under_way = Call()
+    metered = remembered(ended=None, so_far=under_way.so_far)
+    assert metered.known() == {semconv.USAGE_COST: 1.0}
+    reference = weakref.ref(under_way)
+    del under_way
+    assert reference() is None
+    assert metered.known() is None
 
 
 def test_nothing_is_remembered_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,8 @@ class LlmCall:
     or none where spans are suppressed. Metering and budgets do not depend on it.
     """
 
-    __slots__ = ("_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later", "_maker",
-                 "_meter", "_noted", "_once", "_own", "_quiet", "_reader", "_remembered", "_server", "_started",
+    __slots__ = ("__weakref__", "_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later",
+                 "_maker", "_meter", "_noted", "_once", "_own", "_quiet", "_reader", "_remembered", "_server", "_started",
                  "_telemetry", "_wall_start", "context", "recording", "request", "span", "ticket")  # fmt: skip
 
     def __init__(
@@ -359,16 +359,14 @@ class LlmCall:
         call = self._remembered
         if call is None:
             return
-        if not self.span.is_recording():
+        recording = self.span.is_recording()
+        if not recording:
             call.span_is_gone()
-        usage = None if charge is None or charge.usage is None else charge.usage
-        call.finish(
-            time.time_ns(),
-            {} if charge is None else charge_attributes(charge, tokens=False),
-            None if usage is None else (usage.input_tokens, usage.output_tokens),
-            facts.id,
-            facts.model,
-        )
+        usage = None if charge is None else charge.usage
+        # What our own span shows need not be shown again.
+        cost = {} if charge is None or (recording and self._own) else charge_attributes(charge, tokens=False)
+        used = None if usage is None else (usage.input_tokens, usage.output_tokens)
+        call.finish(time.time_ns(), cost, used, facts.id, facts.model)
 
     def _write_span(
         self, outcome: str, facts: ResponseFacts, error: BaseException | None, charge: Charge | None

@@ -26,6 +26,9 @@ UNSENT_ERRORS: Final = frozenset(
 )  # fmt: skip
 """Errors that happen before a byte of the request is sent, by the names that libraries give them."""
 
+_CLOSED: Final = "Cannot send a request, as the client has been closed."
+"""What httpx and httpx2 say, in a plain ``RuntimeError``, of a client that was closed before."""
+
 _STATUS_PATHS: Final = (
     ("status_code",),  # Stainless, Fern and Speakeasy SDKs, ollama, litellm
     ("code",),  # google
@@ -63,7 +66,7 @@ def unsent(error: BaseException | None) -> bool:
     for _ in range(5):
         if error is None:
             return False
-        if type(error).__name__ in UNSENT_ERRORS:
+        if type(error).__name__ in UNSENT_ERRORS or (isinstance(error, RuntimeError) and str(error) == _CLOSED):
             return True
         error = _made_from(error)
     return False

@@ -10,6 +10,7 @@ same context of execution.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -87,12 +88,13 @@ class MeteredCall:
         self.carried = False
         self.above: frozenset[int] = frozenset()
         self.claims: set[str] = set()
-        self._so_far = so_far
+        # Weakly: a call that is dropped has to be seen to be.
+        self._so_far = None if so_far is None else weakref.WeakMethod(so_far)
 
     def known(self) -> Mapping[str, Any] | None:
         """What is known of its cost, as span attributes: also of a call whose response is still being read."""
-        if self.attributes is None and self._so_far is not None:
-            return self._so_far()
+        if self.attributes is None and self._so_far is not None and (so_far := self._so_far()) is not None:
+            return so_far()
         return self.attributes
 
     def span_is_gone(self) -> None:
@@ -202,7 +204,7 @@ def remember(
     so_far: SoFar | None = None,
 ) -> MeteredCall | None:
     """Remember a call that a door has let in; ``None`` where nobody would ask. ``so_far`` tells what is known of its
-    cost before it has ended."""
+    cost before it has ended: a method, which is not kept alive."""
     if not _listeners:
         return None
     call = MeteredCall(call_id, models, began_ns, maker=maker, shown=shown, so_far=so_far)

@@ -254,6 +254,19 @@ async def test_a_bad_argument_costs_nothing(client, sim, instrumented, meter, bu
     assert budget().reserved_usd == 0
 
 
+async def test_a_client_that_is_closed_sends_nothing(mode, clients, sim, instrumented, meter, budget):
+    client = clients(mode)
+    if mode == "async":
+        await client.close()
+    else:
+        client.close()
+    with pytest.raises((openai.APIConnectionError, RuntimeError)):
+        await chat(client)
+    assert sim.requests == []
+    assert meter.totals.get().calls == 0
+    assert budget().spent_usd == 0 == budget().reserved_usd
+
+
 async def test_an_error_of_the_program_in_the_transport(mode, clients, sim, instrumented, meter):
     class Unlucky(openai.DefaultAsyncHttpxClient if mode == "async" else openai.DefaultHttpxClient):  # type: ignore[misc]
         def send(self, *args: Any, **kwargs: Any) -> Any:
