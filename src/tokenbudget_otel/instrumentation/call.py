@@ -85,8 +85,9 @@ class LlmCall:
     """
 
     __slots__ = ("__weakref__", "_admit", "_attached", "_attributes", "_first_chunk", "_gaps", "_last_chunk", "_later",
-                 "_maker", "_meter", "_noted", "_once", "_own", "_quiet", "_reader", "_remembered", "_server", "_started",
-                 "_telemetry", "_wall_start", "context", "recording", "request", "span", "ticket")  # fmt: skip
+                 "_maker", "_meter", "_noted", "_once", "_own", "_quiet", "_reader", "_remembered", "_server",
+                 "_started", "_telemetry", "_wall_start", "context", "recording", "request", "span",
+                 "ticket")  # fmt: skip
 
     def __init__(
         self,

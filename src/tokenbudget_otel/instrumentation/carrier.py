@@ -8,16 +8,19 @@ counts nothing itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import TracerProvider
 
 from tokenbudget_otel import dialects, semconv
-from tokenbudget_otel.dialects import COVERED_BY, Inference
+from tokenbudget_otel.dialects import COVERED_BY
 from tokenbudget_otel.instrumentation import metered_calls
 from tokenbudget_otel.instrumentation.frozen_spans import write
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.metered_calls import EndedSpan, MeteredCall
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.dialects import Inference
 
 
 def metered_call(span: Any, scope: str | None, told: Inference) -> MeteredCall | None:

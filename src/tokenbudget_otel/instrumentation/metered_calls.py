@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from tokenbudget_otel.dialects import Inference
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.instrumentation.peers import of_one_maker
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.dialects import Inference
 
 MAX_IN_CONTEXT: Final = 8
 """Calls of one context of execution that are remembered: the streams that a program reads side by side."""
