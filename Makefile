@@ -74,7 +74,7 @@ compat: $(READY) .compat/previous/.ready  ## the current and the previous major 
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/instrumentation/contract
 	.compat/previous/bin/python -m pytest -m "not soak" -q -n $(JOBS) --dist loadfile tests/instrumentation
 
-PEERS := official openllmetry openinference openlit logfire
+PEERS := official openllmetry openinference openlit logfire langfuse
 
 .peers/%/.ready: requirements/peers/%.txt pyproject.toml | $(READY)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .peers/$*
@@ -84,7 +84,7 @@ PEERS := official openllmetry openinference openlit logfire
 
 .SECONDARY: $(PEERS:%=.peers/%/.ready)
 
-peer-%: .peers/%/.ready  ## one of them: official, openllmetry, openinference, openlit, logfire
+peer-%: .peers/%/.ready  ## one of them: official, openllmetry, openinference, openlit, logfire, langfuse
 	TOKENBUDGET_PEER=$* .peers/$*/bin/python -m pytest -q --timeout 600 tests/peers
 
 peer-native: .peers/official/.ready  # the anthropic SDK's own spans: nothing to install beside it

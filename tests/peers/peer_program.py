@@ -108,6 +108,15 @@ def logfire(_provider: Any) -> None:
     logfire.instrument_google_genai()
 
 
+def langfuse(provider: Any) -> None:
+    """Its drop-in for openai wraps the SDK's own methods when it is imported."""
+    import langfuse.openai  # noqa: F401
+    from langfuse import Langfuse
+
+    # Its spans go to the provider that the program has; its own exporter reaches nobody.
+    Langfuse(public_key="pk", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=True)
+
+
 PEERS: dict[str, Callable[[Any], None]] = {
     "official": official,
     "native": native,
@@ -115,6 +124,7 @@ PEERS: dict[str, Callable[[Any], None]] = {
     "openinference": openinference,
     "openlit": openlit,
     "logfire": logfire,
+    "langfuse": langfuse,
 }
 
 

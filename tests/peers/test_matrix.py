@@ -33,7 +33,16 @@ MODULES = {
     "langchain": "langchain_openai",
     "langchain-anthropic": "langchain_anthropic",
 }
-HERE_ARE = [name for name, call in CALLS.items() if find_spec(MODULES[call.sdk].partition(".")[0]) is not None]
+
+
+def installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is not there
+        return False
+
+
+HERE_ARE = [name for name, call in CALLS.items() if installed(MODULES[call.sdk])]
 
 LINE = "makes the spans of these calls"
 
