@@ -116,7 +116,11 @@ def instrument(
     >>> uninstrument()
     >>> meter().enforcer.clear()
     """
-    importlib.import_module("tokenbudget_otel.instrumentation.metric_options").metric_options(metric_names, metric_tags)
+    # Before anything is done: what cannot be meant is refused.
+    metrics = importlib.import_module("tokenbudget_otel.instrumentation.metric_options")
+    if metric_names is not None or metric_tags is not None:
+        checked = metrics.metric_options(metric_names, metric_tags)
+        metric_tags = None if metric_tags is None else checked.tags
     content: dict[str, Any] = {
         "capture_content": capture_content,
         "emit_event": emit_event,
@@ -124,7 +128,7 @@ def instrument(
         "content_max_bytes": content_max_bytes,
     }
     content = {name: value for name, value in content.items() if value is not None}
-    if content:  # before anything is done
+    if content:
         importlib.import_module("tokenbudget_otel.instrumentation.capture").capture_of(content)
     for base_url, provider in (hosts or {}).items():
         importlib.import_module("tokenbudget_otel.instrumentation.hosts").map_host(base_url, provider)

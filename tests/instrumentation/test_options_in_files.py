@@ -69,3 +69,9 @@ def test_an_argument_counts_more_than_both(asked: Any, monkeypatch: pytest.Monke
     assert semconv.INPUT_MESSAGES not in span.attributes
     (point,) = telemetry.metrics()[semconv.METRIC_DURATION]
     assert not [name for name in point.attributes if name.startswith(semconv.TAG_PREFIX)]
+
+
+def test_tags_of_metrics_may_be_any_iterable(asked: Any, telemetry: Any) -> None:
+    asked(metric_tags=(name for name in ("tenant",)))
+    (point,) = telemetry.metrics()[semconv.METRIC_DURATION]
+    assert point.attributes[semconv.TAG_PREFIX + "tenant"] == "acme"
