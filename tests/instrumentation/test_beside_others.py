@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -221,6 +222,39 @@ def test_on_one_client_that_is_wrapped(sim: Simulator, telemetry: Any, meter: Me
         client.chat.completions.create(model=MODEL, messages=QUESTION)
         assert (len(seen), meter.totals.get().calls) == (1, 1)
         tb.unwrap(client)
+        client.chat.completions.create(model=MODEL, messages=QUESTION)
+        assert (len(seen), meter.totals.get().calls) == (2, 1)
+
+
+CLOSURE = """
+def instrument(client, seen):
+    original = client.request
+
+    def theirs(*args, **kwargs):
+        seen.append(args)
+        return original(*args, **kwargs)
+
+    client.request = theirs
+"""
+
+
+def test_on_one_client_before_all_are_instrumented(
+    sim: Simulator, telemetry: Any, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with logfire.instrument_openai(client): no class leads to what it has kept."""
+    theirs = ModuleType("logfire._internal.integrations.standin")
+    exec(CLOSURE, vars(theirs))
+    monkeypatch.setitem(sys.modules, theirs.__name__, theirs)
+    seen: list[Any] = []
+    sim.then(ANSWER, ANSWER)
+    with openai.OpenAI(base_url=sim.openai_url, api_key="any", max_retries=0) as client:
+        theirs.instrument(client, seen)
+        tb.instrument(telemetry.tracer_provider, telemetry.meter_provider)
+        try:
+            client.chat.completions.create(model=MODEL, messages=QUESTION)
+        finally:
+            tb.uninstrument()
+        assert (len(seen), meter.totals.get().calls) == (1, 1)
         client.chat.completions.create(model=MODEL, messages=QUESTION)
         assert (len(seen), meter.totals.get().calls) == (2, 1)
 

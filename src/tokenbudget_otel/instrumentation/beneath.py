@@ -7,12 +7,16 @@ class has is theirs, and holds the SDK's own: the door takes the place of that o
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CellType, FunctionType, MethodType
 from typing import Any, Final, Protocol
 
 import wrapt
+
+from tokenbudget_otel.instrumentation.peers import is_peer
 
 MAX_LAYERS: Final = 16
 """Wrappers that are looked through. A method has one or two."""
@@ -79,6 +83,34 @@ def holder_of(method: Any, sdk: str) -> Holder | None:
             break
         found, method = holder, holder.get()
     return found
+
+
+def held_by_peers(method: Any) -> list[tuple[CellHolder, Any]]:
+    """Where functions of other instrumentors have kept the SDK's own method before a door was put on its class: on single
+    clients, to which no class leads. With each, the client that the method is bound to, if it is bound.
+
+    Looks through everything that the garbage collector knows, so it is for when a door is installed, and only done
+    where there are instrumentors of others at all.
+    """
+    if not any(is_peer(name) for name in list(sys.modules)):
+        return []
+    bound = [each for each in gc.get_referrers(method) if isinstance(each, MethodType) and each.__func__ is method]
+    found = []
+    for kept, client in [(method, None), *((each, each.__self__) for each in bound)]:
+        for cell in gc.get_referrers(kept):
+            if isinstance(cell, CellType) and _of_a_peer(cell):
+                found.append((CellHolder(cell), client))
+    return found
+
+
+def _of_a_peer(cell: CellType) -> bool:
+    """Whether a function of another instrumentor has the cell in its closure."""
+    for closure in gc.get_referrers(cell):
+        if isinstance(closure, tuple):
+            for function in gc.get_referrers(closure):
+                if isinstance(function, FunctionType) and is_peer(str(function.__globals__.get("__name__", ""))):
+                    return True
+    return False
 
 
 def _holder(method: Any, sdk: str) -> Holder | None:

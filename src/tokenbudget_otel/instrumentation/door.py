@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred, followed
-from tokenbudget_otel.instrumentation.beneath import Holder, holder_of
+from tokenbudget_otel.instrumentation.beneath import Holder, held_by_peers, holder_of
 from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
@@ -111,18 +111,23 @@ class Door:
     def hook(self, owner: Any, name: str, *, is_async: bool | None = None) -> None:
         """Put the door before a method of a class, beneath what others have put on it."""
         original = vars(owner)[name]
-        if not self.hook_beneath(original, owner, is_async=is_async):
-            self.put(owner, name, self.hooked(original, is_async=is_async))
+        if self.hook_beneath(original, owner, is_async=is_async):
+            return
+        through = self.hooked(original, is_async=is_async)
+        self.put(owner, name, through)
+        for holder, client in held_by_peers(original):
+            self._place(holder, through if client is None else functools.partial(through, client))
+
+    def _place(self, holder: Holder, through: Any) -> None:
+        self._beneath.append((holder, holder.get(), through))
+        holder.set(through)
 
     def hook_beneath(self, method: Any, owner: type, *, is_async: bool | None = None) -> bool:
         """Put the door inside of what others have put on a method of the SDK. Whether they have."""
         holder = holder_of(method, owner.__module__.partition(".")[0])
         if holder is None:
             return False
-        original = holder.get()
-        replacement = self.hooked(original, is_async=is_async)
-        holder.set(replacement)
-        self._beneath.append((holder, original, replacement))
+        self._place(holder, self.hooked(holder.get(), is_async=is_async))
         return True
 
     def hook_function(self, module: Any, name: str) -> None:
@@ -161,8 +166,7 @@ class Door:
         if holder is None:
             self.put(client, name, through)
         else:
-            self._beneath.append((holder, holder.get(), through))
-            holder.set(through)
+            self._place(holder, through)
 
     def put(self, owner: Any, name: str, replacement: Any) -> None:
         """Replace an attribute of a class, a module or an object until :meth:`unhook`."""
