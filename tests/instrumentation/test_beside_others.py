@@ -242,7 +242,7 @@ def test_on_one_client_before_all_are_instrumented(
     sim: Simulator, telemetry: Any, meter: Meter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with logfire.instrument_openai(client): no class leads to what it has kept."""
-    theirs = ModuleType("logfire._internal.integrations.standin")
+    theirs = ModuleType("logfire._internal.integrations.llm_providers.standin")
     exec(CLOSURE, vars(theirs))
     monkeypatch.setitem(sys.modules, theirs.__name__, theirs)
     seen: list[Any] = []

@@ -21,6 +21,9 @@ from tokenbudget_otel.instrumentation.peers import is_peer
 MAX_LAYERS: Final = 16
 """Wrappers that are looked through. A method has one or two."""
 
+ON_SINGLE_CLIENTS: Final = "logfire._internal.integrations.llm_providers."
+"""Modules that instrument single clients by a function that keeps their method in its closure."""
+
 _OURS: Final = "tokenbudget_otel"
 
 _PROXY: Final = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)  # the first is of wrapt 2
@@ -86,13 +89,13 @@ def holder_of(method: Any, sdk: str) -> Holder | None:
 
 
 def held_by_peers(method: Any) -> list[tuple[CellHolder, Any]]:
-    """Where functions of other instrumentors have kept the SDK's own method before a door was put on its class: on single
-    clients, to which no class leads. With each, the client that the method is bound to, if it is bound.
+    """Where functions of other instrumentors have kept the SDK's own method before a door was put on its class: on
+    single clients, to which no class leads. With each, the client that the method is bound to, if it is bound.
 
-    Looks through everything that the garbage collector knows, so it is for when a door is installed, and only done
-    where there are instrumentors of others at all.
+    Looks through everything that the garbage collector knows, which takes tens of milliseconds: so only where there is
+    an instrumentor of single clients, and when a door is installed.
     """
-    if not any(is_peer(name) for name in list(sys.modules)):
+    if not any(name.startswith(ON_SINGLE_CLIENTS) for name in list(sys.modules)):
         return []
     bound = [each for each in gc.get_referrers(method) if isinstance(each, MethodType) and each.__func__ is method]
     found = []

@@ -111,11 +111,13 @@ class Door:
     def hook(self, owner: Any, name: str, *, is_async: bool | None = None) -> None:
         """Put the door before a method of a class, beneath what others have put on it."""
         original = vars(owner)[name]
-        if self.hook_beneath(original, owner, is_async=is_async):
-            return
-        through = self.hooked(original, is_async=is_async)
-        self.put(owner, name, through)
-        for holder, client in held_by_peers(original):
+        if not self.hook_beneath(original, owner, is_async=is_async):
+            self.put(owner, name, self.hooked(original, is_async=is_async))
+
+    def hook_held(self, method: Any, *, is_async: bool | None = None) -> None:
+        """Put the door where others have kept a method of the SDK for single clients."""
+        for holder, client in held_by_peers(method):
+            through = self.hooked(method, is_async=is_async)
             self._place(holder, through if client is None else functools.partial(through, client))
 
     def _place(self, holder: Holder, through: Any) -> None:

@@ -66,6 +66,7 @@ class StainlessDoor(HttpDoor):
             except AttributeError as error:  # not in this version; the other client may be
                 log_once(f"instrument {sdk.__name__}.{name}", error)
                 continue
+            self.hook_held(vars(owner)["request"], is_async=is_async)
             self.hook(owner, "request", is_async=is_async)
             for client in above:  # others put their hook on the client class
                 self.hook_beneath(vars(client)["request"], owner, is_async=is_async)
