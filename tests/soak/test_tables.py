@@ -22,10 +22,9 @@ def test_the_walk_finds_a_table_that_grows(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Meter, "_hidden", (lambda: row), raising=False)
     key_mark("a key that nobody else has")
     grown = {name: count for name, count in tables.tables().items() if count > before[name]}
-    by_size = {count: name for name, count in grown.items()}
-    assert "guard._told" in by_size[7_000]
-    assert by_size[6_000].endswith("._marks")
-    assert by_size[5_000].endswith("counts")
+    # Tables of objects of one class are added up: others of it may be about, from other tests.
+    for table, size in (("guard._told", 7_000), ("._marks", 6_000), ("counts", 5_000)):
+        assert any(name.endswith(table) and count >= size for name, count in grown.items()), (table, grown)
     assert any("key_mark" in name for name in grown)
 
 
