@@ -422,6 +422,7 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         call = metered_calls.remember(call_id, models, span.start_time or 0)
         if call is not None and inference.usage is not None:
             call.above = frozenset(self._above(start.parent, past_tools=True))
+            call.scope = _scope(span)[0]
             used = (inference.usage.input_tokens, inference.usage.output_tokens)
             call.finish(span.end_time or time.time_ns(), {}, used, inference.response_id, inference.response_model)
 

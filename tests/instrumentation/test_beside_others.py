@@ -413,6 +413,14 @@ def test_spans_above_are_left_to_the_tree(remembered: Callable[..., Any]) -> Non
     assert told(9, 13) is None
 
 
+def test_two_streams_of_one_maker_are_two_calls(remembered: Callable[..., Any]) -> None:
+    """Read side by side, with the same counts, and nothing that tells their responses apart."""
+    call = remembered()
+    call.scope = "somebody"
+    assert told(9, 13, "somebody") is None
+    assert told(9, 13, "framework") is call
+
+
 def test_no_more_than_a_few_are_remembered(remembered: Callable[..., Any]) -> None:
     for n in range(3 * MAX_IN_CONTEXT):
         remembered(str(n), 10 + n)

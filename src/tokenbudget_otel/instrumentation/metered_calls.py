@@ -69,11 +69,13 @@ class MeteredCall:
         shown: whether a span has them, or will have.
         carried: whether that is a span that has ended.
         above: the ids of the spans above the one that shows it, as far as others are known to be of other calls.
+        scope: of the span of somebody else's that the call was charged by, if it was: another span of the same scope is
+            another call, unless it names the same response.
         claims: the scopes of frameworks whose span has been found to be of this call.
     """
 
     __slots__ = ("_so_far", "above", "attributes", "began_ns", "carried", "claims", "ended_ns", "id", "maker", "models",
-                 "response_id", "shown", "usage")  # fmt: skip
+                 "response_id", "scope", "shown", "usage")  # fmt: skip
 
     def __init__(
         self, call_id: str, models: set[str], began_ns: int, *, maker: str | None, shown: bool, so_far: SoFar | None
@@ -89,6 +91,7 @@ class MeteredCall:
         self.shown = shown
         self.carried = False
         self.above: frozenset[int] = frozenset()
+        self.scope: str | None = None
         self.claims: set[str] = set()
         # Weakly: a call that is dropped has to be seen to be.
         self._so_far = None if so_far is None else weakref.WeakMethod(so_far)
@@ -128,6 +131,8 @@ class MeteredCall:
             return False  # the tree of spans has been asked already
         if told.response_id and self.response_id:
             return told.response_id == self.response_id and self._at_the_time_of(span)
+        if self.scope is not None and self.scope == span.scope:
+            return False
         if told.model and self.models.isdisjoint((told.request_model, told.response_model)):
             return False
         if span.began_ns <= self.began_ns <= span.ended_ns:
