@@ -60,7 +60,7 @@ class Log(logging.Handler):
 # --- peers -----------------------------------------------------------------------------------------------------------
 
 
-def official(_provider: Any) -> None:
+def official() -> None:
     from opentelemetry.instrumentation.genai.anthropic import AnthropicInstrumentor
     from opentelemetry.instrumentation.genai.langchain import LangChainInstrumentor
     from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
@@ -70,11 +70,11 @@ def official(_provider: Any) -> None:
         kind().instrument()
 
 
-def native(_provider: Any) -> None:
+def native() -> None:
     """The anthropic SDK makes spans by itself."""
 
 
-def openllmetry(_provider: Any) -> None:
+def openllmetry() -> None:
     from opentelemetry.instrumentation.anthropic import AnthropicInstrumentor
     from opentelemetry.instrumentation.google_generativeai import GoogleGenerativeAiInstrumentor
     from opentelemetry.instrumentation.langchain import LangchainInstrumentor
@@ -84,7 +84,7 @@ def openllmetry(_provider: Any) -> None:
         kind().instrument()
 
 
-def openinference(_provider: Any) -> None:
+def openinference() -> None:
     from openinference.instrumentation.anthropic import AnthropicInstrumentor
     from openinference.instrumentation.google_genai import GoogleGenAIInstrumentor
     from openinference.instrumentation.langchain import LangChainInstrumentor
@@ -94,13 +94,13 @@ def openinference(_provider: Any) -> None:
         kind().instrument()
 
 
-def openlit(_provider: Any) -> None:
+def openlit() -> None:
     import openlit
 
     openlit.init(pricing_json=os.environ["OPENLIT_PRICES"], disable_metrics=True, disable_events=True)
 
 
-def logfire(_provider: Any) -> None:
+def logfire() -> None:
     import logfire
 
     logfire.instrument_openai()
@@ -108,7 +108,7 @@ def logfire(_provider: Any) -> None:
     logfire.instrument_google_genai()
 
 
-def langfuse(provider: Any) -> None:
+def langfuse() -> None:
     """Its drop-in for openai wraps the SDK's own methods when it is imported."""
     import langfuse.openai  # noqa: F401
     from langfuse import Langfuse
@@ -117,7 +117,7 @@ def langfuse(provider: Any) -> None:
     Langfuse(public_key="pk", secret_key="sk", base_url="http://127.0.0.1:9", tracing_enabled=True)
 
 
-PEERS: dict[str, Callable[[Any], None]] = {
+PEERS: dict[str, Callable[[], None]] = {
     "official": official,
     "native": native,
     "openllmetry": openllmetry,
@@ -198,7 +198,7 @@ def main(peer: str, order: str) -> None:
         provider_with(peer, processors)
         if order == "before":
             tb.instrument()
-        PEERS[peer](None)
+        PEERS[peer]()
         if order in ("after", "bare"):
             tb.instrument()
         setup = list(log.records)
