@@ -114,7 +114,7 @@ def _tier(usage: Any) -> str | None:
 
 def runs_code(block: Any) -> bool:
     """Whether a block of content is a run of code on the server."""
-    return get(block, "type") == "server_tool_use" and get(block, "name") in CODE
+    return get(block, "type") == "server_tool_use" and text(get(block, "name")) in CODE
 
 
 def code_is_free(body: Body) -> bool:
