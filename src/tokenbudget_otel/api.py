@@ -117,8 +117,8 @@ def instrument(
     >>> meter().enforcer.clear()
     """
     # Before anything is done: what cannot be meant is refused.
-    metrics = importlib.import_module("tokenbudget_otel.instrumentation.metric_options")
     if metric_names is not None or metric_tags is not None:
+        metrics = importlib.import_module("tokenbudget_otel.instrumentation.metric_options")
         checked = metrics.metric_options(metric_names, metric_tags)
         metric_tags = None if metric_tags is None else checked.tags
     content: dict[str, Any] = {

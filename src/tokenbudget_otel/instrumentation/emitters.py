@@ -16,9 +16,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from tokenbudget_otel.instrumentation.peers import scope_of
 from tokenbudget_otel.instrumentation.suppression import (
-    OFFICIAL_EMBEDDING,
-    OFFICIAL_FETCH_RESPONSE,
-    OFFICIAL_INFERENCE,
+    OFFICIAL_KEYS,
     OPENLIT_CONTEXT_VARIABLE,
     SUPPRESS_LANGUAGE_MODEL,
 )
@@ -91,7 +89,7 @@ def recorded_elsewhere(span: Span, ctx: Context, maker: str | None = None) -> fr
     """
     if any(ctx.get(key) for key in _SILENCE):
         return None
-    if any(ctx.get(key) for key in (OFFICIAL_INFERENCE, OFFICIAL_EMBEDDING, OFFICIAL_FETCH_RESPONSE)):
+    if any(ctx.get(key) for key in OFFICIAL_KEYS):
         return ALL  # on the invocation around this one
     if ctx.get(SUPPRESS_LANGUAGE_MODEL):
         # By a framework's instrumentation, around a span of its own. Where that is not sampled nobody can tell whose.

@@ -27,7 +27,9 @@ OFFICIAL_FETCH_RESPONSE: Final = "opentelemetry.genai.client.fetch_response.cont
 
 OPENLIT_CONTEXT_VARIABLE: Final = ("openlit.__helpers", "openlit_framework_llm_span_active")
 
-_CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, OFFICIAL_INFERENCE, OFFICIAL_EMBEDDING, OFFICIAL_FETCH_RESPONSE)
+OFFICIAL_KEYS: Final = (OFFICIAL_INFERENCE, OFFICIAL_EMBEDDING, OFFICIAL_FETCH_RESPONSE)
+
+_CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, *OFFICIAL_KEYS)
 
 
 def suppressed(ctx: Context) -> bool:
