@@ -144,13 +144,29 @@ class LlmCall:
         Raises:
             BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
         """
-        run(self._beginning(), self._meter.enforcer.way)
+        if not self._begun_at_once():
+            run(self._beginning(), self._meter.enforcer.way)
         return self
 
     async def begin_async(self) -> LlmCall:
         """:meth:`begin` on an event loop, which goes on while budgets are asked."""
-        await run_async(self._beginning(), self._meter.enforcer.way)
+        if not self._begun_at_once():
+            await run_async(self._beginning(), self._meter.enforcer.way)
         return self
+
+    def _begun_at_once(self) -> bool:
+        """Begin where nothing has to be waited for, as with budgets in memory. Whether that could be done."""
+        if self._admit:
+            try:
+                ticket = getattr(self._meter, "admit_now", lambda _: None)(self.request)
+            except BudgetExceeded as refusal:
+                self._tell_refused(refusal)
+                raise
+            if ticket is None:
+                return False
+            self.ticket = ticket
+        self._admitted()
+        return True
 
     def _beginning(self) -> Steps[None]:
         if self._admit:
@@ -477,7 +493,7 @@ def charge_attributes(charge: Charge, *, former_names: bool = False, tokens: boo
 
 def _add_charge(attributes: dict[str, Any], charge: Charge, *, former_names: bool, tokens: bool) -> None:
     if tokens and charge.usage is not None:
-        _add_usage(attributes, charge.usage, former_names=former_names)
+        add_usage(attributes, charge.usage, former_names=former_names)
     if charge.estimated:
         attributes[semconv.USAGE_ESTIMATED] = True
     cost = charge.cost
@@ -496,7 +512,7 @@ def _add_charge(attributes: dict[str, Any], charge: Charge, *, former_names: boo
         attributes[semconv.COST_UNPRICED] = cost.unpriced
 
 
-def _add_usage(attributes: dict[str, Any], usage: TokenUsage, *, former_names: bool) -> None:
+def add_usage(attributes: dict[str, Any], usage: TokenUsage, *, former_names: bool) -> None:
     """Add every count that is known."""
     for field, value in usage.__dict__.items():
         if (name := _TOKEN_ATTRIBUTES.get(field)) is not None:
