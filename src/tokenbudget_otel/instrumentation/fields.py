@@ -1,7 +1,7 @@
 """How fields of an object are read, found out once for each class of objects.
 
-SDKs give pydantic models, and a model takes microseconds to say that it has no such field. Most that readers ask for are
-not there, as one table reads what many providers send: so fields are looked up where models keep them.
+SDKs give pydantic models, and a model takes microseconds to say that it has no such field. Most that readers ask for
+are not there, as one table reads what many providers send: so fields are looked up where models keep them.
 """
 
 from __future__ import annotations
