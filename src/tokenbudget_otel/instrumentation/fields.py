@@ -1,7 +1,7 @@
 """How fields of an object are read, found out once for each class of objects.
 
-SDKs give pydantic models, and a model takes microseconds to say that it has no such field. Most that readers ask for are
-not there, as one table reads what many providers send: so fields are looked up where models keep them.
+SDKs give pydantic models, and a model takes microseconds to say that it has no such field. Most that readers ask for
+are not there, as one table reads what many providers send: so fields are looked up where models keep them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NOTHING: Final[Mapping[str, Any]] = {}
 MAX_CLASSES: Final = 1_000
 """Classes whose ways are known; beyond it all are found anew."""
 
-UNREAD: Final = frozenset(("output_text",))
-"""Properties of models that no reader asks for: ``Response.output_text`` of OpenAI is made by joining the texts."""
+UNREAD: Final = frozenset(("output_text", "additional_properties"))
+"""Properties of models that no reader asks for: of OpenAI's responses, and of Mistral's usage."""
 
 _MISSING: Final = object()
 
@@ -99,13 +99,26 @@ class _Models:
 
     def fields(self, source: Any, /) -> Fields:
         if not self._plain:
-            return _Attributes(source)
+            return _OneByOne(self, source)
         known: dict[str, Any] = source.__dict__
         try:
             extra = source.__pydantic_extra__
         except AttributeError:
             return known
         return {**extra, **known} if extra else known
+
+
+class _OneByOne:
+    """The fields of a model whose class has something in the place of others."""
+
+    __slots__ = ("_source", "_way")
+
+    def __init__(self, way: _Models, source: Any) -> None:
+        self._way = way
+        self._source = source
+
+    def get(self, name: str, /) -> Any:
+        return self._way.get(self._source, name)
 
 
 _MAPPINGS: Final = _Mappings()
@@ -136,9 +149,10 @@ def _models(kind: type) -> Way | None:
     declared: dict[str, Any] = {}
     for owner in reversed(own.__mro__):
         declared |= vars(owner)
-    if any(hasattr(type(declared[name]), "__set__") for name in own.__pydantic_fields__ if name in declared):
+    known = getattr(own, "__pydantic_fields__", None) or getattr(own, "model_fields", None) or {}
+    if any(hasattr(type(declared[name]), "__set__") for name in known if name in declared):
         return None  # a property goes before a field of the same name
-    elsewhere = frozenset((*declared, *own.__private_attributes__))
+    elsewhere = frozenset((*declared, *getattr(own, "__private_attributes__", ())))
     # Methods are passed over: to every reader they are as good as nothing.
     made = {name for name in elsewhere.difference(dir(base)) if not callable(declared.get(name))}
     return _Models(elsewhere, plain=all(name.startswith("_") for name in made - UNREAD))

@@ -28,11 +28,13 @@ class _Known:
 
     __slots__ = ("base_url", "client", "kept", "key", "key_provider", "kind", "named", "peer", "runtime", "url")
 
-    def __init__(self, client: Any, forget: Callable[[Any], None], find: Callable[[Any], Peer]) -> None:
-        self.client = weakref.ref(client, forget)
-        self.kind: Any = type(client)
+    def __init__(self, reference: weakref.ref[Any], client: Any, find: Callable[[Any], Peer]) -> None:
+        # The peer last: what changes meanwhile is seen the next time.
+        self.client = reference
+        kind: Any = type(client)
+        self.kind = kind
         self.url = client.base_url
-        self.kept = _keeps_its_url(self.kind) and getattr(client, "_base_url", None) is self.url
+        self.kept = _keeps_its_url(kind) and getattr(client, "_base_url", None) is self.url
         self.base_url = str(self.url)
         self.key = getattr(client, "api_key", None)
         self.key_provider = getattr(client, "_api_key_provider", None)
@@ -88,9 +90,10 @@ class KnownPeers:
     def _learn(self, client: Any) -> _Known | None:
         key = id(client)
         try:
-            known = _Known(client, functools.partial(_forget, weakref.ref(self), key), self._find)
-        except TypeError:  # cannot be referred to weakly
+            reference = weakref.ref(client, functools.partial(_forget, weakref.ref(self), key))
+        except TypeError:  # nothing can refer to it
             return None
+        known = _Known(reference, client, self._find)
         if len(self._known) >= MAX_CLIENTS:
             self._known.clear()
         self._known[key] = known

@@ -458,6 +458,17 @@ _RESPONSE_ID: Final = re.compile(r"/responses/(resp[\w-]+)(?:/cancel)?$")
 
 
 @functools.lru_cache(maxsize=256)
+def _by_path(method: str, url: str) -> Endpoint | None:
+    """The endpoint of a URL with more to it: a deployment before it, an id behind it."""
+    method, path = method.lower(), url.partition("?")[0]
+    if _RESPONSE_ID.search(path) and method in ("get", "post"):
+        return _FETCH
+    if (ending := _ENDING.search(path)) is not None:
+        return ENDPOINTS.get((method, ending.group(1)))
+    return None
+
+
+@functools.lru_cache(maxsize=256)
 def _is_deploying(client: type) -> bool:
     """Whether clients of a class are Azure's."""
     return any(kind.__name__ == "BaseAzureClient" for kind in client.__mro__)
@@ -505,16 +516,8 @@ class OpenAIDoor(StainlessDoor):
         return "/deployments/" in f"{self._peers.base_url(client)}{url}" or _is_deploying(kind)
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
-        method = method.lower()
-        known = ENDPOINTS.get((method, url))
-        if known is not None:
-            return known
-        path = url.partition("?")[0]
-        if _RESPONSE_ID.search(path) and method in ("get", "post"):
-            return _FETCH
-        if (ending := _ENDING.search(path)) is not None:
-            return ENDPOINTS.get((method, ending.group(1)))
-        return self._batches.endpoint(method, path)
+        known = ENDPOINTS.get((method, url)) or _by_path(method, url)
+        return known if known is not None else self._batches.endpoint(method.lower(), url.partition("?")[0])
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         body = opened.body

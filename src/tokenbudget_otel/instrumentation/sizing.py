@@ -141,17 +141,21 @@ def longest_cache_ttl(*parts: Any) -> str:
     >>> longest_cache_ttl([{"content": [{"text": "…", "cache_control": {"type": "ephemeral"}}]}])
     '5m'
     """
-    found, stack = "none", list(parts)
+    found, stack = "none", [*parts]
     while stack:
         value = stack.pop()
-        if isinstance(value, list | tuple):
-            stack.extend(value)
-        elif isinstance(value, Mapping):
+        kind = type(value)
+        if value is None or kind is str:
+            continue
+        if kind is list or isinstance(value, list | tuple):
+            stack += value
+        elif kind is dict or isinstance(value, Mapping):
             for mark in CACHE_MARKS:
-                if isinstance(point := value.get(mark), Mapping):
+                if (point := value.get(mark)) is not None and isinstance(point, Mapping):
                     if point.get("ttl") == "1h":
                         return "1h"
                     found = "5m"
-            result = value.get("toolResult")
-            stack += [value.get("content"), result.get("content") if isinstance(result, Mapping) else None]
+            stack.append(value.get("content"))
+            if (result := value.get("toolResult")) is not None and isinstance(result, Mapping):
+                stack.append(result.get("content"))
     return found
