@@ -42,7 +42,7 @@ from tokenbudget_otel.dialects import COVERED_BY, DIALECTS, METERED_KEY, Dialect
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.instrumentation import metered_calls
 from tokenbudget_otel.instrumentation.call import charge_attributes
-from tokenbudget_otel.instrumentation.call_metrics import CallMetrics, Measured
+from tokenbudget_otel.instrumentation.call_metrics import CallMetrics
 from tokenbudget_otel.instrumentation.carrier import metered_call, to_show
 from tokenbudget_otel.instrumentation.emitters import NONE, recorded_by
 from tokenbudget_otel.instrumentation.frozen_spans import write
@@ -460,21 +460,19 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             error_type = OTHER_ERROR
         first_chunk = attributes.get(semconv.RESPONSE_TIME_TO_FIRST_CHUNK)
         self._metrics.record(
-            Measured(
-                inference.operation,
-                _provider(inference),
-                inference.request_model,
-                inference.response_model,
-                trace.set_span_in_context(trace.NonRecordingSpan(span.context), start.context),
-                server={name: attributes[name] for name in _SERVER if name in attributes},
-                tags={**current_tags(start.context), **inference.tags},
-                charge=charge,
-                cost_state=cost_state,
-                duration=_seconds(span),
-                first_chunk=first_chunk if isinstance(first_chunk, float) and 0 <= first_chunk < math.inf else None,
-                error_type=error_type,
-                recorded=self._recorded(span, start),
-            )
+            inference.operation,
+            _provider(inference),
+            inference.request_model,
+            inference.response_model,
+            trace.set_span_in_context(trace.NonRecordingSpan(span.context), start.context),
+            server={name: value for name in _SERVER if isinstance(value := attributes.get(name), str | int)},
+            tags={**current_tags(start.context), **inference.tags},
+            charge=charge,
+            cost_state=cost_state,
+            duration=_seconds(span),
+            first_chunk=first_chunk if isinstance(first_chunk, float) and 0 <= first_chunk < math.inf else None,
+            error_type=error_type,
+            recorded=self._recorded(span, start),
         )
 
     def _recorded(self, span: Span | ReadableSpan, start: _Start) -> frozenset[str]:

@@ -23,7 +23,6 @@ from tokenbudget_otel.budgets.steps import Steps, run, run_async
 from tokenbudget_otel.dialects import METERED_KEY
 from tokenbudget_otel.instrumentation import carrier, metered_calls
 from tokenbudget_otel.instrumentation.budget_events import note_budgets
-from tokenbudget_otel.instrumentation.call_metrics import Measured
 from tokenbudget_otel.instrumentation.emitters import NONE, recorded_elsewhere
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
@@ -466,21 +465,19 @@ class LlmCall:
         if self._quiet and charge is None and not self._own:
             return  # a look that found nothing new
         self._telemetry.metrics.record(
-            Measured(
-                request.operation,
-                request.provider,
-                request.model,
-                facts.model,
-                self.context,
-                server=self._server,
-                tags=request.tags,
-                charge=charge,
-                duration=duration,
-                first_chunk=self._first_chunk,
-                gaps=self._gaps or (),
-                error_type=error_type,
-                recorded=NONE if self._own else recorded_elsewhere(self.span, self.context, self._maker),
-            )
+            request.operation,
+            request.provider,
+            request.model,
+            facts.model,
+            self.context,
+            server=self._server,
+            tags=request.tags,
+            charge=charge,
+            duration=duration,
+            first_chunk=self._first_chunk,
+            gaps=() if self._gaps is None else self._gaps.tolist(),
+            error_type=error_type,
+            recorded=NONE if self._own else recorded_elsewhere(self.span, self.context, self._maker),
         )
 
 

@@ -7,18 +7,19 @@ Standard metrics have the names that are in use, those that the conventions have
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import Counter, Histogram, Meter, NoOpCounter
+from opentelemetry.metrics import Counter, Histogram, Meter
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import emitters
+from tokenbudget_otel.instrumentation.bound_instruments import Ground, Moment, Series
 from tokenbudget_otel.instrumentation.bounded import Bounded
+from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.metric_options import MetricOptions
 from tokenbudget_otel.meter import Charge, Request
 from tokenbudget_otel.money import NANO_PER_USD
@@ -33,9 +34,8 @@ MAX_SCOPES: Final = 1_000
 MAX_MODELS: Final = 500
 """Models asked for, and models that answered, that metrics keep apart. Programs and their users make names up."""
 
-MAX_GAPS = 256
-"""Times between chunks that are recorded of one stream: of a longer one, a random sample. To record one takes the
-OpenTelemetry SDK some 7 microseconds, ten times what all else for a chunk does. May be set."""
+MAX_ALIKE = 1_024
+"""Kinds of calls whose series are remembered. Beyond it they are looked up anew, which takes longer. May be set."""
 
 MODALITIES: Final = ("text", "audio", "image", "video")
 
@@ -62,36 +62,54 @@ _COMING_COUNTERS: Final = (
 _NO_INFERENCE: Final = frozenset((semconv.FETCH_RESPONSE, semconv.CREATE_BATCH, semconv.FETCH_BATCH))
 """Operations that are no inference themselves, though the usage of one may be seen there first."""
 
+_Value = TypeVar("_Value")
 
-@dataclass(slots=True)
-class Measured:
-    """One call as metrics see it.
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class _Alike:
+    """Calls that metrics cannot tell apart: their attributes, and the series that they are added to.
 
     Attributes:
-        server: the attributes of the server's address.
-        tags: the tags of the call, of which metrics carry those that were asked for.
-        charge: what it came to; ``None`` where nothing was billed.
-        cost_state: how its price is known, where the charge does not say.
-        duration, first_chunk: seconds; ``None`` where there is no such thing.
-        gaps: seconds between its chunks, from the second on.
-        error_type: what went wrong, if something did.
-        recorded: what somebody else records of the standard metrics; ``None`` where nobody is to record any.
+        attributes: what they have in common.
+        used: the same, and whether their usage is an estimate.
+        failed, failed_used: either, and what went wrong.
+        series: the series as far as there has been anything to add, by what is added.
     """
 
-    operation: str
-    provider: str
-    request_model: str | None
-    response_model: str | None
-    context: Context | None
-    server: Mapping[str, Any] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    charge: Charge | None = None
-    cost_state: str | None = None
-    duration: float | None = None
-    first_chunk: float | None = None
-    gaps: Sequence[float] = ()
-    error_type: str | None = None
-    recorded: frozenset[str] | None = emitters.NONE
+    __slots__ = ("_ground", "attributes", "failed", "failed_used", "series", "used")
+
+    def __init__(self, ground: Ground, attributes: dict[str, Any], estimated: bool, error_type: str | None) -> None:
+        self._ground = ground
+        self.attributes = self.used = self.failed = self.failed_used = attributes
+        if estimated:
+            self.used = self.failed_used = {**attributes, semconv.USAGE_ESTIMATED: True}
+        if error_type is not None:
+            self.failed = {**attributes, semconv.ERROR_TYPE: error_type}
+            self.failed_used = {**self.used, semconv.ERROR_TYPE: error_type}
+        self.series: dict[object, Series] = {}
+
+    def of(
+        self, what: object, instrument: Counter | Histogram, attributes: dict[str, Any], name: str = "", value: str = ""
+    ) -> Series:
+        """The series of ``what`` is added: an instrument with attributes, and with one more if that has a ``name``."""
+        series = self.series.get(what)
+        if series is None:
+            if name:
+                attributes = {**attributes, name: value}
+            series = self.series[what] = self._ground.series(instrument, attributes)
+        return series
+
+
+class _Place:
+    """Where the instruments record to, and what is known there."""
+
+    __slots__ = ("alike", "ground", "refusals")
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.alike: dict[tuple[object, ...], _Alike] = {}
+        self.refusals: dict[tuple[object, ...], Series] = {}
 
 
 class CallMetrics:
@@ -99,9 +117,6 @@ class CallMetrics:
 
     def __init__(self, meter: Meter, options: MetricOptions) -> None:
         self._tags = tuple((name, semconv.TAG_PREFIX + name, _values_of(name)) for name in options.tags)
-        self._cost = meter.create_counter(
-            semconv.METRIC_COST, "{USD}", "Known cost of GenAI client operations, in US dollars."
-        )
         self._calls = meter.create_counter(
             semconv.METRIC_CALLS, "{call}", "Calls that were charged, by whether their price is known."
         )
@@ -112,64 +127,130 @@ class CallMetrics:
         self._duration = _seconds(meter, semconv.METRIC_DURATION, "Duration of GenAI client operations.")
         self._current = _Current(meter, self._duration) if options.current else None
         self._coming = _Coming(meter, self._duration) if options.coming else None
+        # The last: by it is seen what all of them record to.
+        self._cost = meter.create_counter(
+            semconv.METRIC_COST, "{USD}", "Known cost of GenAI client operations, in US dollars."
+        )
+        self._place = _Place(Ground(self._cost))
 
-    def record(self, call: Measured) -> None:
-        """Add a call that has ended."""
-        if not _goes_anywhere(self._cost):
+    def record(
+        self,
+        operation: str,
+        provider: str,
+        request_model: str | None,
+        response_model: str | None,
+        context: Context | None,
+        *,
+        server: Mapping[str, Any] = _NOTHING,
+        tags: Mapping[str, str] = _NOTHING,
+        charge: Charge | None = None,
+        cost_state: str | None = None,
+        duration: float | None = None,
+        first_chunk: float | None = None,
+        gaps: Sequence[float] = (),
+        error_type: str | None = None,
+        recorded: frozenset[str] | None = emitters.NONE,
+    ) -> None:
+        """Add a call that has ended.
+
+        Args:
+            server: the attributes of the server: its address and port.
+            tags: the tags of the call, of which metrics carry those that were asked for.
+            charge: what it came to; ``None`` where nothing was billed.
+            cost_state: how its price is known, where the charge does not say.
+            duration, first_chunk: seconds; ``None`` where there is no such thing.
+            gaps: seconds between its chunks, from the second on.
+            error_type: what went wrong, if something did.
+            recorded: what somebody else records of the standard metrics; ``None`` where nobody is to record any.
+        """
+        place = self._place
+        if not place.ground.holds(self._cost):
+            place = self._place = _Place(Ground(self._cost))
+        if place.ground.nowhere:
             return
-        attributes: dict[str, Any] = {
-            semconv.OPERATION_NAME: call.operation,
-            semconv.PROVIDER_NAME: call.provider,
-            **call.server,
-        }
-        if call.request_model:
-            attributes[semconv.REQUEST_MODEL] = _asked(call.request_model)
-        if call.response_model:
-            attributes[semconv.RESPONSE_MODEL] = _answered(call.response_model)
-        if self._tags:
-            self._add_tags(attributes, call.tags)
-        used = {**attributes, semconv.USAGE_ESTIMATED: True} if call.charge and call.charge.estimated else attributes
-        self._record_own(call, used)
-        if call.recorded is None:
-            return
-        if len(call.gaps) > MAX_GAPS:
-            call.gaps = random.sample(call.gaps, MAX_GAPS)
-        if self._current is not None:
-            self._current.record(call, attributes, used, call.recorded)
-        if self._coming is not None:
-            self._coming.record(call, attributes, used, call.recorded, beside_current=self._current is not None)
+        try:
+            estimated = charge is not None and charge.estimated
+            state = cost_state if charge is None else charge.cost.state
+            key: tuple[object, ...] = (
+                operation, provider, request_model, response_model, error_type, state, estimated,
+                server.get(semconv.SERVER_ADDRESS), server.get(semconv.SERVER_PORT),
+            )  # fmt: skip
+            if self._tags:
+                key += tuple([tags.get(name) for name, _, _ in self._tags])
+            alike = place.alike.get(key)
+            if alike is None:
+                attributes: dict[str, Any] = {
+                    semconv.OPERATION_NAME: operation,
+                    semconv.PROVIDER_NAME: provider,
+                    **server,
+                }
+                if request_model:
+                    attributes[semconv.REQUEST_MODEL] = _asked(request_model)
+                if response_model:
+                    attributes[semconv.RESPONSE_MODEL] = _answered(response_model)
+                self._add_tags(attributes, tags)
+                alike = _kept(place.alike, key, _Alike(place.ground, attributes, estimated, error_type))
+            moment = place.ground.moment(context)
+            self._record_own(alike, charge, state, context, moment)
+            if recorded is None:
+                return
+            usage = None if charge is None else charge.usage
+            known = {} if usage is None else vars(usage)
+            if self._current is not None:
+                self._current.record(alike, known, duration, first_chunk, gaps, recorded, context, moment)
+            if self._coming is not None:
+                beside = self._current is not None or emitters.DURATION in recorded
+                self._coming.record(alike, operation, usage, duration, first_chunk, gaps, beside, context, moment)
+        except Exception as error:
+            # It may be the short way through the SDK: the next call takes the public one.
+            self._place = _Place(Ground(self._cost, binding=False))
+            log_once("record metrics", error)
 
     def refused(self, request: Request, refusal: BudgetExceeded) -> None:
         """Add a call that a budget refused."""
-        if not _goes_anywhere(self._refusals):
+        place = self._place
+        if not place.ground.holds(self._cost):
+            place = self._place = _Place(Ground(self._cost))
+        if place.ground.nowhere:
             return
-        attributes: dict[str, Any] = {
-            semconv.PROVIDER_NAME: request.provider,
-            semconv.REQUEST_MODEL: _asked(request.model),
-            semconv.BUDGET_NAME: str(refusal.budget),
-            semconv.BUDGET_SCOPE: _scopes(semconv.scope_text(refusal.scope)),
-        }
-        self._add_tags(attributes, request.tags)
-        self._refusals.add(1, attributes)
+        scope, tags = refusal.scope, request.tags
+        key: tuple[object, ...] = (request.provider, request.model, str(refusal.budget), *scope.items())
+        if self._tags:
+            key += tuple([tags.get(name) for name, _, _ in self._tags])
+        series = place.refusals.get(key)
+        if series is None:
+            attributes: dict[str, Any] = {
+                semconv.PROVIDER_NAME: request.provider,
+                semconv.REQUEST_MODEL: _asked(request.model),
+                semconv.BUDGET_NAME: str(refusal.budget),
+                semconv.BUDGET_SCOPE: _scopes(semconv.scope_text(scope)),
+            }
+            self._add_tags(attributes, tags)
+            series = _kept(place.refusals, key, place.ground.series(self._refusals, attributes))
+        series.put(1, None, place.ground.moment(None))
 
     def _add_tags(self, attributes: dict[str, Any], tags: Mapping[str, str]) -> None:
         for name, attribute, bounded in self._tags:
             if (value := tags.get(name)) is not None:
                 attributes[attribute] = bounded(value)
 
-    def _record_own(self, call: Measured, used: Mapping[str, Any]) -> None:
-        charge, context = call.charge, call.context
-        state = call.cost_state if charge is None else charge.cost.state
+    def _record_own(
+        self, alike: _Alike, charge: Charge | None, state: str | None, context: Context | None, moment: Moment | None
+    ) -> None:
+        series, used = alike.series, alike.used
         if state is not None:
-            self._calls.add(1, {**used, semconv.COST_STATE: state}, context)
+            calls = series.get("calls") or alike.of("calls", self._calls, used, semconv.COST_STATE, state)
+            calls.put(1, context, moment)
         if charge is None:
             return
         if charge.cost.nano_usd:
-            self._cost.add(charge.cost.nano_usd / NANO_PER_USD, used, context)
+            cost = series.get("cost") or alike.of("cost", self._cost, used)
+            cost.put(charge.cost.nano_usd / NANO_PER_USD, context, moment)
         if charge.usage is not None:
             for name, count in vars(charge.usage).items():
                 if count and (part := _PARTS.get(name)) is not None:
-                    self._details.add(count, {**used, semconv.TOKEN_DETAIL: part}, context)
+                    details = series.get(part) or alike.of(part, self._details, used, semconv.TOKEN_DETAIL, part)
+                    details.put(count, context, moment)
 
 
 class _Current:
@@ -183,22 +264,34 @@ class _Current:
         )
 
     def record(
-        self, call: Measured, attributes: Mapping[str, Any], used: Mapping[str, Any], recorded: frozenset[str]
+        self,
+        alike: _Alike,
+        usage: Mapping[str, Any],
+        duration: float | None,
+        first_chunk: float | None,
+        gaps: Sequence[float],
+        recorded: frozenset[str],
+        context: Context | None,
+        moment: Moment | None,
     ) -> None:
-        context = call.context
+        series = alike.series
         # Chunks came before anybody knew of an error.
-        if emitters.FIRST_CHUNK not in recorded and call.first_chunk is not None:
-            self._first_chunk.record(call.first_chunk, attributes, context)
-        if emitters.CHUNKS not in recorded:
-            for gap in call.gaps:
-                self._chunks.record(gap, attributes, context)
-        failed = _with_error(attributes, call)
-        if emitters.DURATION not in recorded and call.duration is not None:
-            self._duration.record(call.duration, failed, context)
-        if emitters.TOKENS not in recorded and call.charge is not None and call.charge.usage is not None:
+        if first_chunk is not None and emitters.FIRST_CHUNK not in recorded:
+            first = series.get("first") or alike.of("first", self._first_chunk, alike.attributes)
+            first.put(first_chunk, context, moment)
+        if gaps and emitters.CHUNKS not in recorded:
+            chunks = series.get("chunks") or alike.of("chunks", self._chunks, alike.attributes)
+            chunks.put_all(gaps, context, moment)
+        if duration is not None and emitters.DURATION not in recorded:
+            time = series.get("duration") or alike.of("duration", self._duration, alike.failed)
+            time.put(duration, context, moment)
+        if usage and emitters.TOKENS not in recorded:
             for kind, name in _WHOLES:
-                if (count := getattr(call.charge.usage, name)) is not None:
-                    self._tokens.record(count, {**_with_error(used, call), semconv.TOKEN_TYPE: kind}, context)
+                if (count := usage.get(name)) is not None:
+                    tokens = series.get(name) or alike.of(
+                        name, self._tokens, alike.failed_used, semconv.TOKEN_TYPE, kind
+                    )
+                    tokens.put(count, context, moment)
 
 
 class _Coming:
@@ -226,46 +319,47 @@ class _Coming:
 
     def record(
         self,
-        call: Measured,
-        attributes: Mapping[str, Any],
-        used: Mapping[str, Any],
-        recorded: frozenset[str],
-        *,
-        beside_current: bool,
+        alike: _Alike,
+        operation: str,
+        usage: TokenUsage | None,
+        duration: float | None,
+        first_chunk: float | None,
+        gaps: Sequence[float],
+        timed: bool,
+        context: Context | None,
+        moment: Moment | None,
     ) -> None:
-        usage = None if call.charge is None else call.charge.usage
-        if call.operation in _NO_INFERENCE:
-            if not beside_current and emitters.DURATION not in recorded:
-                self._time(self._operation, call, attributes)
-            self._count(usage, call, used)
-        elif call.operation == semconv.EMBEDDINGS:
-            self._time(self._embeddings, call, attributes)
+        """Add a call. ``timed`` is whether somebody or something else records the duration of its operation."""
+        if operation in _NO_INFERENCE:
+            if duration is not None and not timed:
+                alike.of("duration", self._operation, alike.failed).put(duration, context, moment)
+            self._count(usage, alike, context, moment)
+        elif operation == semconv.EMBEDDINGS:
+            if duration is not None:
+                alike.of("embedding", self._embeddings, alike.failed).put(duration, context, moment)
             if usage is not None and usage.input_tokens is not None:
-                self._each_embedding.record(usage.input_tokens, used, call.context)
+                each = alike.of("each embedding", self._each_embedding, alike.used)
+                each.put(usage.input_tokens, context, moment)
         else:
-            self._time(self._duration, call, attributes)
-            self._chunk(call, attributes)
-            self._count(usage, call, used)
+            if duration is not None:
+                alike.of("inference", self._duration, alike.failed).put(duration, context, moment)
+            if first_chunk is not None:
+                first = alike.of("first of inference", self._first_chunk, alike.attributes)
+                first.put(first_chunk, context, moment)
+            if gaps:
+                alike.of("chunks of inference", self._chunks, alike.attributes).put_all(gaps, context, moment)
+            self._count(usage, alike, context, moment)
             for name, histogram in self._each.items():
                 if (count := getattr(usage, name, None)) is not None:
-                    histogram.record(count, used, call.context)
+                    alike.of(("each", name), histogram, alike.used).put(count, context, moment)
 
-    def _time(self, histogram: Histogram, call: Measured, attributes: Mapping[str, Any]) -> None:
-        if call.duration is not None:
-            histogram.record(call.duration, _with_error(attributes, call), call.context)
-
-    def _chunk(self, call: Measured, attributes: Mapping[str, Any]) -> None:
-        if call.first_chunk is not None:
-            self._first_chunk.record(call.first_chunk, attributes, call.context)
-        for gap in call.gaps:
-            self._chunks.record(gap, attributes, call.context)
-
-    def _count(self, usage: TokenUsage | None, call: Measured, used: Mapping[str, Any]) -> None:
+    def _count(self, usage: TokenUsage | None, alike: _Alike, context: Context | None, moment: Moment | None) -> None:
         if usage is None:
             return
         for name, (counter, modalities) in self._counters.items():
             for modality, count in by_modality(usage, name, modalities):
-                counter.add(count, {**used, semconv.TOKEN_MODALITY: modality}, call.context)
+                series = alike.of((name, modality), counter, alike.used, semconv.TOKEN_MODALITY, modality)
+                series.put(count, context, moment)
 
 
 def by_modality(usage: TokenUsage, name: str, modalities: Sequence[str]) -> list[tuple[str, int]]:
@@ -283,18 +377,16 @@ def by_modality(usage: TokenUsage, name: str, modalities: Sequence[str]) -> list
     return [*found, ("unknown", rest)] if rest else found
 
 
+def _kept(table: dict[tuple[object, ...], _Value], key: tuple[object, ...], value: _Value) -> _Value:
+    """Keep ``value`` in a table that is emptied when it is full."""
+    if len(table) >= MAX_ALIKE:
+        table.clear()
+    table[key] = value
+    return value
+
+
 def _values_of(tag: str) -> Bounded:
     return _tags.setdefault(tag, Bounded(semconv.TAG_PREFIX + tag, MAX_TAG_VALUES))
-
-
-def _with_error(attributes: Mapping[str, Any], call: Measured) -> Mapping[str, Any]:
-    return attributes if call.error_type is None else {**attributes, semconv.ERROR_TYPE: call.error_type}
-
-
-def _goes_anywhere(counter: Counter) -> bool:
-    """Whether what is recorded can be seen by anybody: not without a meter provider, nor with one that does nothing."""
-    real = getattr(counter, "_real_instrument", counter)
-    return real is not None and not isinstance(real, NoOpCounter)
 
 
 def _seconds(meter: Meter, name: str, description: str) -> Histogram:

@@ -15,7 +15,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 import tokenbudget_otel as tb
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation import call_metrics
+from tokenbudget_otel.instrumentation import bound_instruments, call_metrics
 from tokenbudget_otel.instrumentation.sse import EventScanner, chunks_in
 from tokenbudget_otel.meter import Meter
 from tokenbudget_otel.simulator import Behaviour, Simulator
@@ -134,13 +134,19 @@ def test_the_chunk_that_is_withheld_is_no_chunk(sim: Simulator) -> None:
     assert found.one(semconv.METRIC_TIME_PER_OUTPUT_CHUNK).count == seen - 1
 
 
-def test_of_a_long_stream_a_sample_of_the_gaps_is_recorded(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_metrics, "MAX_GAPS", 10)
+@pytest.mark.parametrize("binding", [True, False])
+def test_of_a_long_stream_all_gaps_are_recorded_where_that_is_cheap(
+    binding: bool, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound_instruments, "BINDING", binding)
+    monkeypatch.setattr(bound_instruments, "MAX_GAPS", 10)
     with measuring() as read:
         sim.then(Behaviour(text="so " * 60, chunks=60))
-        harness.chat_stream(sim)
+        seen = 0
+        for _ in chat(sim, stream=True, stream_options={"include_usage": True}):
+            seen += 1
         found = read()
-    assert found.one(semconv.METRIC_TIME_PER_OUTPUT_CHUNK).count == 10
+    assert found.one(semconv.METRIC_TIME_PER_OUTPUT_CHUNK).count == (seen - 1 if binding else 10)
     assert found.one(semconv.METRIC_TIME_TO_FIRST_CHUNK).count == 1
 
 
