@@ -285,6 +285,13 @@ class LlmCall:
         if count > 1:
             gaps.extend(repeat(0.0, count - 1))
 
+    def chunks_arrived(self, first: float, last: float, gaps: array[float]) -> None:
+        """Note the times of all chunks of a stream, which somebody else has put down: of the first and the last one, by
+        ``time.perf_counter()``, and between each and the next."""
+        self._first_chunk = first - self._started
+        self._last_chunk = last
+        self._gaps = gaps
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     @property

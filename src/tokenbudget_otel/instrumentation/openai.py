@@ -30,6 +30,7 @@ from tokenbudget_otel.instrumentation.openai_streams import (
     CHUNK_HINTS,
     CHUNK_MARKS,
     CHUNK_TEXT,
+    CHUNK_VOID,
     MEDIA_HINTS,
     MEDIA_MARKS,
     RESPONSE_HINTS,
@@ -373,7 +374,7 @@ def _spoken(body: Body) -> ResponseFacts:
 
 def _chunks(body: Body, provider: str) -> StreamFormat:
     reader = functools.partial(ChunkReader, provider, searches=searched(body, provider))
-    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, reader)
+    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, reader, CHUNK_VOID)
 
 
 def _events(_body: Body, provider: str) -> StreamFormat:

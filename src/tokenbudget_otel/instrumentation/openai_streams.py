@@ -28,6 +28,8 @@ CHUNK_TEXT: Final = re.compile(
 
 CHUNK_HINTS: Final = (b'"usage"', b'_reason":"', b'_reason": "', b'"error"', b"x_groq", b"[DONE]")
 
+CHUNK_VOID: Final = (b'"usage":null', b'"usage": null')
+
 RESPONSE_MARKS: Final = re.compile(
     rb'"type":\s*"(?:error|response\.(?:created|queued|completed|failed|incomplete|cancelled))"'
 )
