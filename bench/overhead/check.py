@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from ours import Books
+from peers import Peer
 from sides import Side
 from telemetry import Telemetry
 from workloads import Workload, clock
@@ -38,7 +39,7 @@ def spans_of(
     workload: Workload,
     telemetry: Telemetry,
     loop: asyncio.AbstractEventLoop | None,
-    flush: Sequence[BatchSpanProcessor] = (),
+    flush: Sequence[Any] = (),
 ) -> list[ReadableSpan]:
     """The spans of a few calls."""
     side.enter()
@@ -87,6 +88,33 @@ def ours(side: Side, workload: Workload, telemetry: Telemetry, loop: Any, *, sam
             raise Wrong(f"ours {workload.name}: input tokens of the span are {has.get('gen_ai.usage.input_tokens')}")
         if output_tokens and has.get("gen_ai.usage.output_tokens") != output_tokens:
             raise Wrong(f"ours {workload.name}: output tokens of the span {has.get('gen_ai.usage.output_tokens')}")
+
+
+def peer(
+    side: Side, known: Peer, workload: Workload, telemetry: Telemetry, loop: Any, flush: Sequence[Any]
+) -> None:
+    """A span for each call, with the tokens of the answer where it claims to tell; and nothing metered."""
+    books = Books()
+    spans = spans_of(side, workload, telemetry, loop, flush)
+    if len(spans) < CALLS:
+        raise Wrong(f"{side.name} {workload.name}: {len(spans)} spans of {CALLS} calls")
+    counted = sum(_counted(span, workload) for span in spans)
+    claims = workload.name not in known.without_usage
+    if claims != (counted >= CALLS):
+        way = "sync" if loop is None else "async"
+        raise Wrong(f"{side.name} {workload.name}, {way}: claims usage: {claims}; {counted} of {len(spans)} spans have it")
+    if problems := books.moved():
+        raise Wrong(f"{side.name} {workload.name} was metered by us: {problems}")
+
+
+def _counted(span: ReadableSpan, workload: Workload) -> bool:
+    """Whether the tokens of the answer are somewhere among the attributes, or of what was embedded."""
+    count = workload.tokens[2] or workload.tokens[0]
+    for name, value in (span.attributes or {}).items():
+        if "usage" in name or "token" in name or "response_data" in name:
+            if value == count or (isinstance(value, str) and re.search(rf"tokens?\W+{count}\b|put\W+{count}\b", value)):
+                return True
+    return False
 
 
 def chunks(side: Side, workload: Workload) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -53,14 +54,14 @@ class Telemetry:
         """A processor before the exporter, for a peer that brings a tracer provider of its own."""
         return BatchSpanProcessor(self.exporter, max_queue_size=QUEUE)
 
-    def spans_of(self, flush: Sequence[BatchSpanProcessor]) -> list[ReadableSpan]:
+    def spans_of(self, flush: Sequence[Any] = ()) -> list[ReadableSpan]:
         """The spans since :meth:`keep`."""
         for processor in (self.processor, *flush):
             processor.force_flush()
         kept, self.exporter.kept = self.exporter.kept or [], None
         return kept
 
-    def keep(self, flush: Sequence[BatchSpanProcessor]) -> None:
+    def keep(self, flush: Sequence[Any] = ()) -> None:
         """Keep spans from now on."""
         for processor in (self.processor, *flush):
             processor.force_flush()

@@ -8,7 +8,9 @@ Uses nothing but the standard library and what every peer's environment has.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import itertools
 import json
 import logging
 import os
@@ -23,6 +25,7 @@ from typing import Any
 import check
 from measure import THREADS, block_async, block_sync, block_threads, in_turn
 from ours import put_on
+from peers import PEERS
 from sides import FloorSide, Ours, Side
 from telemetry import Telemetry
 from toggles import SDKS, Toggle, import_whole, state
@@ -59,23 +62,43 @@ class Bench:
         for workload in self.workloads:  # what an SDK imports at its first call is imported
             check.made(bare, workload, None, 1)
             check.made(bare, workload, self.loop, 1)
+        # Ours first: what is put on later may keep what it finds.
         before = state()
         put_on()
         toggle = Toggle("ours", before, state())
         toggle.switch(False)
         self.sides: list[Side] = [Side("bare"), FloorSide(self.telemetry), Ours(toggle)]
+        self.peer = PEERS[spec["peer"]] if spec.get("peer") else None
+        self.flush: list[Any] = []
+        if self.peer is not None:
+            self.workloads = [each for each in self.workloads if each.name in self.peer.workloads]
+            before = state()
+            self.flush = self.peer.put_on(self.telemetry)
+            native = spec["peer"] == "native"
+            toggle = Toggle(self.peer.title, before, state(), may_be_empty=native)
+            toggle.switch(False)
+            self.sides.insert(2, Side(spec["peer"], toggle, native_spans=native))
 
     def check(self) -> None:
         """Every side, every workload, sync and async."""
-        bare, floor, *_, ours = self.sides
-        for workload in self.workloads:
-            for loop in (None, self.loop):
-                check.silent(bare, workload, self.telemetry, loop)
-                check.floor(floor, workload, self.telemetry, loop)
-                check.ours(ours, workload, self.telemetry, loop, sampled=self.sampled)
-            if workload.streamed:
-                for side in self.sides:
-                    check.chunks(side, workload)
+        bare, floor, *others, ours = self.sides
+        telemetry, flush, wrong = self.telemetry, self.flush, []
+        for workload, loop in itertools.product(self.workloads, (None, self.loop)):
+            checks = [
+                functools.partial(check.silent, bare, workload, telemetry, loop, flush),
+                functools.partial(check.floor, floor, workload, telemetry, loop),
+                *(functools.partial(check.peer, side, self.peer, workload, telemetry, loop, flush) for side in others),
+                functools.partial(check.ours, ours, workload, telemetry, loop, sampled=self.sampled),
+            ]
+            if workload.streamed and loop is None:
+                checks += [functools.partial(check.chunks, side, workload) for side in self.sides]
+            for each in checks:
+                try:
+                    each()
+                except check.Wrong as problem:
+                    wrong.append(str(problem))
+        if wrong:
+            raise check.Wrong("\n".join(wrong))
 
     def measure(self) -> list[dict[str, Any]]:
         """Every workload in every way that was asked for."""
