@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from clocks import clock
 from opentelemetry import trace
 from telemetry import Telemetry
-from workloads import Once, OnceAsync, Workload, clock
+from workloads import Once, OnceAsync, Workload
 
 
 class Floor:

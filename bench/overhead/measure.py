@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from clocks import clock, clock_of_all
 from sides import Side
-from workloads import Workload, clock
+from workloads import Workload
 
 Block = tuple[float, float | None]
 """Seconds a call, and to the first chunk."""
@@ -89,18 +90,19 @@ def block_threads(side: Side, workload: Workload, calls: int, pool: ThreadPoolEx
             once(clock())
 
     with quiet():
-        start = clock()
+        start = clock_of_all()
         running = [pool.submit(contextvars.copy_context().run, work) for _ in range(THREADS)]
         for each in running:
             each.result()
-        took = clock() - start
+        took = clock_of_all() - start
     return took / (calls * THREADS), None
 
 
 class Taken:
     """What one workload took, by side, a value for each round."""
 
-    def __init__(self, sides: Sequence[Side]) -> None:
+    def __init__(self, sides: Sequence[Side], calls: int) -> None:
+        self.calls = calls
         self.whole: dict[str, list[float]] = {side.name: [] for side in sides}
         self.first: dict[str, list[float]] = {side.name: [] for side in sides}
 
@@ -113,15 +115,15 @@ class Taken:
 def calls_in_a_block(block: Callable[[Side, int], Block], bare: Side, seconds: float) -> int:
     """How many calls of the bare client fill a block."""
     bare.enter()
-    each = min(block(bare, 2)[0] for _ in range(3))
+    each = min(block(bare, 2)[0] for _ in range(5))
     bare.leave()
     return min(MOST_CALLS, max(1, round(seconds / each)))
 
 
 def in_turn(sides: Sequence[Side], rounds: int, block: Callable[[Side, int], Block], seconds: float = BLOCK_S) -> Taken:
     """Every side once a round, beginning with another each time."""
-    taken = Taken(sides)
     calls = calls_in_a_block(block, sides[0], seconds)
+    taken = Taken(sides, calls)
     for turn in range(rounds):
         first = turn % len(sides)
         for side in (*sides[first:], *sides[:first]):

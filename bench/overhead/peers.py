@@ -55,7 +55,10 @@ def openinference(_: Telemetry) -> Flush:
 
 def openlit(_: Telemetry) -> Flush:
     import openlit
+    from opentelemetry._logs import set_logger_provider
+    from opentelemetry.sdk._logs import LoggerProvider
 
+    set_logger_provider(LoggerProvider())  # it prints its events otherwise
     openlit.init(pricing_json=str(NO_PRICES))
     return []
 
@@ -103,8 +106,8 @@ class Peer:
         environment: under ``.peers``; the name of its requirements as well.
         distributions: whose versions are noted.
         workloads: what it makes spans of.
-        without_usage: of those, where it does not say how many tokens the answer has; all but us say nothing, or a
-            guess, of a stream that was not asked for its usage. Each is checked, either way.
+        miscounts: of those, where it does not say how many tokens the answer has, or not rightly. None does of a stream
+            that was not asked for its usage. Each is checked, either way.
         otel: whether it is an OpenTelemetry instrumentation that one puts on a program.
     """
 
@@ -113,7 +116,7 @@ class Peer:
     put_on: Callable[[Telemetry], Flush]
     distributions: tuple[str, ...]
     workloads: tuple[str, ...] = (*OPENAI, *ANTHROPIC)
-    without_usage: frozenset[str] = frozenset(("chat-stream",))
+    miscounts: frozenset[str] = frozenset(("chat-stream",))
     otel: bool = True
 
 
@@ -135,6 +138,7 @@ PEERS: dict[str, Peer] = {
         "openllmetry",
         openllmetry,
         ("opentelemetry-instrumentation-openai", "opentelemetry-instrumentation-anthropic"),
+        miscounts=frozenset(("chat-stream", "messages-stream")),
     ),
     "openlit": Peer("OpenLIT", "openlit", openlit, ("openlit",)),
     "logfire": Peer("logfire", "logfire", logfire, ("logfire",)),

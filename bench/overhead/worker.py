@@ -17,21 +17,27 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, util
 from typing import Any
 
 import check
-from measure import THREADS, block_async, block_sync, block_threads, in_turn
-from ours import put_on
+from clocks import CPU
+from measure import BLOCK_S, THREADS, Block, block_async, block_sync, block_threads, in_turn
+from ours import exhaust, put_on
 from peers import PEERS
+from refused import RefusedSide, StoppedSide
 from sides import FloorSide, Ours, Side
 from telemetry import Telemetry
 from toggles import SDKS, Toggle, import_whole, state
 from workloads import ALL, Workload
 
 VERSIONS = ("openai", "anthropic", "opentelemetry-sdk", "httpx", "httpx2", "wrapt", "pydantic")
+
+
+STREAM_ROUNDS = 3
+"""A stream is a block of its own: as many more rounds make up for what that leaves to chance."""
 
 
 def versions(more: Sequence[str] = ()) -> dict[str, str]:
@@ -54,9 +60,9 @@ class Bench:
         self.telemetry = Telemetry(sampled=self.sampled)
         self.loop = asyncio.new_event_loop()
         self.pool = ThreadPoolExecutor(THREADS)
-        installed = [sdk for sdk in SDKS if util.find_spec(sdk) is not None]
-        self.workloads = [ALL[name] for name in spec["workloads"] if ALL[name].sdk in installed]
-        for sdk in installed:
+        self.installed = [sdk for sdk in SDKS if util.find_spec(sdk) is not None]
+        self.workloads = [ALL[name] for name in spec["workloads"] if ALL[name].sdk in self.installed]
+        for sdk in self.installed:
             import_whole(sdk)
         bare = Side("bare")
         for workload in self.workloads:  # what an SDK imports at its first call is imported
@@ -65,9 +71,9 @@ class Bench:
         # Ours first: what is put on later may keep what it finds.
         before = state()
         put_on()
-        toggle = Toggle("ours", before, state())
-        toggle.switch(False)
-        self.sides: list[Side] = [Side("bare"), FloorSide(self.telemetry), Ours(toggle)]
+        self.toggle = Toggle("ours", before, state())
+        self.toggle.switch(False)
+        self.sides: list[Side] = [Side("bare"), FloorSide(self.telemetry), Ours(self.toggle)]
         self.peer = PEERS[spec["peer"]] if spec.get("peer") else None
         self.flush: list[Any] = []
         if self.peer is not None:
@@ -102,22 +108,49 @@ class Bench:
 
     def measure(self) -> list[dict[str, Any]]:
         """Every workload in every way that was asked for."""
-        results = []
-        for workload in self.workloads:
-            for way in self.spec["ways"]:
-                rounds = self.spec["rounds"]
-                if way == "sync":
-                    taken = in_turn(self.sides, rounds, lambda side, calls, w=workload: block_sync(side, w, calls))
-                elif way == "async":
-                    taken = in_turn(
-                        self.sides, rounds, lambda side, calls, w=workload: block_async(side, w, calls, self.loop)
-                    )
-                else:
-                    taken = in_turn(
-                        self.sides, rounds, lambda side, calls, w=workload: block_threads(side, w, calls, self.pool)
-                    )
-                results.append({"workload": workload.name, "way": way, "whole": taken.whole, "first": taken.first})
-        return results
+        return [
+            self._taken(self.sides, workload, way, self.spec["rounds"])
+            for workload in self.workloads
+            for way in self.spec["ways"]
+        ]
+
+    def measure_refused(self) -> list[dict[str, Any]]:
+        """Calls that are refused, beside calls that are stopped. Nothing else can be measured afterwards."""
+        exhaust()
+        sides = [StoppedSide(self.installed), RefusedSide(self.toggle)]
+        whole = [workload for workload in self.workloads if not workload.streamed]
+        return [
+            self._taken(sides, workload, way, self.spec["rounds"])
+            for workload in whole
+            for way in self.spec["ways"]
+            if way != "threads"
+        ]
+
+    def _taken(self, sides: Sequence[Side], workload: Workload, way: str, rounds: int) -> dict[str, Any]:
+        seconds = BLOCK_S
+        if way == "sync":
+            block = functools.partial(_swapped, block_sync, workload)
+        elif way == "async":
+            block = functools.partial(_swapped, block_async, workload, loop=self.loop)
+        else:
+            block = functools.partial(_swapped, block_threads, workload, pool=self.pool)
+            seconds *= 5 / THREADS
+        if workload.streamed:
+            rounds *= STREAM_ROUNDS
+            seconds = 0.0
+        taken = in_turn(sides, rounds, block, seconds)
+        return {
+            "workload": workload.name,
+            "way": way,
+            "chunks": workload.chunks,
+            "calls": taken.calls,
+            "whole": taken.whole,
+            "first": {name: values for name, values in taken.first.items() if values},
+        }
+
+
+def _swapped(block: Callable[..., Block], workload: Workload, side: Side, calls: int, **more: Any) -> Block:
+    return block(side, workload, calls, *more.values())
 
 
 def main(spec: dict[str, Any]) -> None:
@@ -128,9 +161,17 @@ def main(spec: dict[str, Any]) -> None:
     bench.check()
     gc.collect()
     gc.freeze()
-    results = bench.measure()
+    found = {
+        "peer": spec.get("peer"),
+        "sampled": bench.sampled,
+        "clock": "cpu" if CPU else "wall",
+        "versions": versions(() if bench.peer is None else bench.peer.distributions),
+        "results": bench.measure(),
+        "refused": bench.measure_refused() if spec.get("refused") else [],
+        "seconds": time.perf_counter() - began,
+    }
     print()
-    print(json.dumps({"versions": versions(), "results": results, "seconds": time.perf_counter() - began}))
+    print(json.dumps(found))
     sys.stdout.flush()
     os._exit(0)
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import answers
+from clocks import clock
 from transport import client_of
-
-clock = time.perf_counter
 
 Once = Callable[[float], float | None]
 OnceAsync = Callable[[float], Awaitable[float | None]]
