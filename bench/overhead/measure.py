@@ -10,13 +10,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from clocks import clock, clock_of_all
 from sides import Side
 from workloads import Workload
 
-Block = tuple[float, float | None]
-"""Seconds a call, and to the first chunk."""
+class Block(NamedTuple):
+    """Seconds a call; of streams also to the first chunk, and what the floor knows to have spent itself."""
+
+    whole: float
+    first: float | None = None
+    spent: float | None = None
+
 
 BLOCK_S = 0.012
 """How long a block of calls of the bare client lasts, about."""
@@ -43,7 +49,7 @@ def block_sync(side: Side, workload: Workload, calls: int) -> Block:
     once = side.sync(workload)
     for _ in range(min(WARM, calls)):
         once(clock())
-    firsts = 0.0
+    firsts, spent = 0.0, side.spent(workload)
     with quiet():
         start = clock()
         if workload.streamed:
@@ -53,7 +59,9 @@ def block_sync(side: Side, workload: Workload, calls: int) -> Block:
             for _ in range(calls):
                 once(0.0)
         took = clock() - start
-    return took / calls, firsts / calls if workload.streamed else None
+    if not workload.streamed:
+        return Block(took / calls)
+    return Block(took / calls, firsts / calls, (side.spent(workload) - spent) / calls)
 
 
 def block_async(side: Side, workload: Workload, calls: int, loop: asyncio.AbstractEventLoop) -> Block:
@@ -62,7 +70,7 @@ def block_async(side: Side, workload: Workload, calls: int, loop: asyncio.Abstra
     async def run() -> Block:
         for _ in range(min(WARM, calls)):
             await once(clock())
-        firsts = 0.0
+        firsts, spent = 0.0, side.spent(workload)
         with quiet():
             start = clock()
             if workload.streamed:
@@ -72,7 +80,9 @@ def block_async(side: Side, workload: Workload, calls: int, loop: asyncio.Abstra
                 for _ in range(calls):
                     await once(0.0)
             took = clock() - start
-        return took / calls, firsts / calls if workload.streamed else None
+        if not workload.streamed:
+            return Block(took / calls)
+        return Block(took / calls, firsts / calls, (side.spent(workload) - spent) / calls)
 
     return loop.run_until_complete(run())
 
@@ -95,27 +105,29 @@ def block_threads(side: Side, workload: Workload, calls: int, pool: ThreadPoolEx
         for each in running:
             each.result()
         took = clock_of_all() - start
-    return took / (calls * THREADS), None
+    return Block(took / (calls * THREADS))
 
 
 class Taken:
     """What one workload took, by side, a value for each round."""
 
-    def __init__(self, sides: Sequence[Side], calls: int) -> None:
+    def __init__(self, calls: int) -> None:
         self.calls = calls
-        self.whole: dict[str, list[float]] = {side.name: [] for side in sides}
-        self.first: dict[str, list[float]] = {side.name: [] for side in sides}
+        self.whole: dict[str, list[float]] = {}
+        self.first: dict[str, list[float]] = {}
+        self.spent: dict[str, list[float]] = {}
 
     def note(self, side: Side, block: Block) -> None:
-        self.whole[side.name].append(block[0])
-        if block[1] is not None:
-            self.first[side.name].append(block[1])
+        """One block."""
+        for taken, value in ((self.whole, block.whole), (self.first, block.first), (self.spent, block.spent)):
+            if value is not None:
+                taken.setdefault(side.name, []).append(value)
 
 
 def calls_in_a_block(block: Callable[[Side, int], Block], bare: Side, seconds: float) -> int:
     """How many calls of the bare client fill a block."""
     bare.enter()
-    each = min(block(bare, 2)[0] for _ in range(5))
+    each = min(block(bare, 2).whole for _ in range(5))
     bare.leave()
     return min(MOST_CALLS, max(1, round(seconds / each)))
 
@@ -123,7 +135,7 @@ def calls_in_a_block(block: Callable[[Side, int], Block], bare: Side, seconds: f
 def in_turn(sides: Sequence[Side], rounds: int, block: Callable[[Side, int], Block], seconds: float = BLOCK_S) -> Taken:
     """Every side once a round, beginning with another each time."""
     calls = calls_in_a_block(block, sides[0], seconds)
-    taken = Taken(sides, calls)
+    taken = Taken(calls)
     for turn in range(rounds):
         first = turn % len(sides)
         for side in (*sides[first:], *sides[:first]):

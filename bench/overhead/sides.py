@@ -33,6 +33,10 @@ class Side:
         if self._toggle is not None:
             self._toggle.switch(False)
 
+    def spent(self, workload: Workload) -> float:
+        """Seconds that the side knows to have spent on a stream itself, so far."""
+        return 0.0
+
     def sync(self, workload: Workload) -> Once:
         """One call; to be asked for while the side is on."""
         if workload.name not in self._sync:
@@ -62,12 +66,21 @@ class FloorSide(Side):
     def __init__(self, telemetry: Telemetry) -> None:
         super().__init__("floor")
         self._telemetry = telemetry
+        self._floors: dict[str, list[Floor]] = {}
+
+    def spent(self, workload: Workload) -> float:
+        return sum(floor.spent for floor in self._floors[workload.name])
 
     def _around(self, workload: Workload, once: Once) -> Once:
-        return Floor(workload, self._telemetry).around(once)
+        return self._floor(workload).around(once)
 
     def _around_async(self, workload: Workload, once: OnceAsync) -> OnceAsync:
-        return Floor(workload, self._telemetry).around_async(once)
+        return self._floor(workload).around_async(once)
+
+    def _floor(self, workload: Workload) -> Floor:
+        floor = Floor(workload, self._telemetry)
+        self._floors.setdefault(workload.name, []).append(floor)
+        return floor
 
 
 class Ours(Side):
