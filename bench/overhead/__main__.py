@@ -49,9 +49,7 @@ def environment(clock: str) -> dict[str, str]:
 def run(python: str, program: str, *args: str, clock: str) -> dict[str, Any]:
     """What a process measured: the last line that it printed."""
     command = [python, str(HERE / program), *args]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(clock), check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(clock), check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from clocks import clock
 from opentelemetry.sdk.trace import ReadableSpan
+
+from clocks import clock
 from ours import Books
 from peers import Peer
 from sides import Side
@@ -18,7 +19,7 @@ from workloads import Workload
 CALLS = 3
 
 
-class Wrong(AssertionError):
+class SideError(AssertionError):
     """A side did not do what it is measured for."""
 
 
@@ -58,9 +59,9 @@ def silent(side: Side, workload: Workload, telemetry: Telemetry, loop: Any, flus
     books = Books()
     spans = spans_of(side, workload, telemetry, loop, flush)
     if spans:
-        raise Wrong(f"bare {workload.name} made spans: {[span.name for span in spans]}")
+        raise SideError(f"bare {workload.name} made spans: {[span.name for span in spans]}")
     if problems := books.moved():
-        raise Wrong(f"bare {workload.name} was metered: {problems}")
+        raise SideError(f"bare {workload.name} was metered: {problems}")
 
 
 def floor(side: Side, workload: Workload, telemetry: Telemetry, loop: Any) -> None:
@@ -69,9 +70,9 @@ def floor(side: Side, workload: Workload, telemetry: Telemetry, loop: Any) -> No
     spans = spans_of(side, workload, telemetry, loop)
     counts = [len(span.attributes or {}) for span in spans]
     if counts != [15 + workload.streamed] * CALLS:
-        raise Wrong(f"floor {workload.name}: attributes of its spans: {counts}")
+        raise SideError(f"floor {workload.name}: attributes of its spans: {counts}")
     if problems := books.moved():
-        raise Wrong(f"floor {workload.name} was metered: {problems}")
+        raise SideError(f"floor {workload.name} was metered: {problems}")
 
 
 def ours(side: Side, workload: Workload, telemetry: Telemetry, loop: Any, *, sampled: bool = True) -> None:
@@ -79,43 +80,46 @@ def ours(side: Side, workload: Workload, telemetry: Telemetry, loop: Any, *, sam
     books = Books()
     spans = spans_of(side, workload, telemetry, loop)
     if problems := books.wrong(workload, CALLS + 1):
-        raise Wrong(f"ours {workload.name}: {'; '.join(problems)}")
+        raise SideError(f"ours {workload.name}: {'; '.join(problems)}")
     if len(spans) != (CALLS if sampled else 0):
-        raise Wrong(f"ours {workload.name}: spans {[span.name for span in spans]}")
+        raise SideError(f"ours {workload.name}: spans {[span.name for span in spans]}")
     for span in spans:
         has = dict(span.attributes or {})
         input_tokens, _, output_tokens = workload.tokens
         if has.get("gen_ai.usage.input_tokens") != input_tokens:
-            raise Wrong(f"ours {workload.name}: input tokens of the span are {has.get('gen_ai.usage.input_tokens')}")
+            raise SideError(
+                f"ours {workload.name}: input tokens of the span are {has.get('gen_ai.usage.input_tokens')}"
+            )
         if output_tokens and has.get("gen_ai.usage.output_tokens") != output_tokens:
-            raise Wrong(f"ours {workload.name}: output tokens of the span {has.get('gen_ai.usage.output_tokens')}")
+            raise SideError(f"ours {workload.name}: output tokens of the span {has.get('gen_ai.usage.output_tokens')}")
 
 
-def peer(
-    side: Side, known: Peer, workload: Workload, telemetry: Telemetry, loop: Any, flush: Sequence[Any]
-) -> None:
+def peer(side: Side, known: Peer, workload: Workload, telemetry: Telemetry, loop: Any, flush: Sequence[Any]) -> None:
     """A span for each call, with the tokens of the answer where it claims to tell; and nothing metered."""
     books = Books()
     spans = spans_of(side, workload, telemetry, loop, flush)
     if len(spans) < CALLS:
-        raise Wrong(f"{side.name} {workload.name}: {len(spans)} spans of {CALLS} calls")
+        raise SideError(f"{side.name} {workload.name}: {len(spans)} spans of {CALLS} calls")
     counted = sum(_counted(span, workload) for span in spans)
     claims = workload.name not in known.miscounts
     if claims != (counted >= CALLS):
         way = "sync" if loop is None else "async"
-        raise Wrong(f"{side.name} {workload.name}, {way}: claims usage: {claims}; {counted} of {len(spans)} spans have it")
+        raise SideError(
+            f"{side.name} {workload.name}, {way}: claims usage: {claims}; {counted} of {len(spans)} spans have it"
+        )
     if problems := books.moved():
-        raise Wrong(f"{side.name} {workload.name} was metered by us: {problems}")
+        raise SideError(f"{side.name} {workload.name} was metered by us: {problems}")
 
 
 def _counted(span: ReadableSpan, workload: Workload) -> bool:
     """Whether the tokens of the answer are somewhere among the attributes, or of what was embedded."""
     count = workload.tokens[2] or workload.tokens[0]
-    for name, value in (span.attributes or {}).items():
-        if "usage" in name or "token" in name or "response_data" in name:
-            if value == count or (isinstance(value, str) and re.search(rf"tokens?\W+{count}\b|put\W+{count}\b", value)):
-                return True
-    return False
+    written = re.compile(rf"(?:tokens?|put)\W+{count}\b")
+    return any(
+        value == count or (isinstance(value, str) and written.search(value) is not None)
+        for name, value in (span.attributes or {}).items()
+        if "usage" in name or "token" in name or "response_data" in name
+    )
 
 
 def chunks(side: Side, workload: Workload) -> None:
@@ -129,4 +133,4 @@ def chunks(side: Side, workload: Workload) -> None:
     finally:
         side.leave()
     if seen != workload.chunks:
-        raise Wrong(f"{side.name} {workload.name}: the program saw {seen} chunks, not {workload.chunks}")
+        raise SideError(f"{side.name} {workload.name}: the program saw {seen} chunks, not {workload.chunks}")

@@ -75,7 +75,9 @@ def _us(seconds: float) -> float:
 def fresh_of(taken: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Of fresh interpreters, milliseconds and kilobytes."""
     medians = {
-        name: {key: median(each[key] for each in values) for key in values[0]} for name, values in taken.items() if values
+        name: {key: median(each[key] for each in values) for key in values[0]}
+        for name, values in taken.items()
+        if values
     }
     found: dict[str, Any] = {"instrument": {}, "memory": {}}
     for name, values in medians.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from clocks import clock
 from opentelemetry import trace
+
+from clocks import clock
 from telemetry import Telemetry
 from workloads import Once, OnceAsync, Workload
 

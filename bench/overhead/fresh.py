@@ -1,5 +1,6 @@
-"""What only a fresh interpreter can tell: how long it takes to import and instrument, the first call, and memory. Prints
-JSON, in the last line.
+"""What only a fresh interpreter can tell: the time to import and instrument, the first call, and memory.
+
+Prints JSON, in the last line.
 
     python fresh.py import | instrument SIDE | catalog | first PAUSE | memory SIDE CALLS
 

@@ -16,6 +16,7 @@ from clocks import clock, clock_of_all
 from sides import Side
 from workloads import Workload
 
+
 class Block(NamedTuple):
     """Seconds a call; of streams also to the first chunk, and what the floor knows to have spent itself."""
 

@@ -11,6 +11,8 @@ from peers import PEERS
 from report import about
 from workloads import ALL
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
 WAYS = ("sync", "async")
 
 
@@ -61,9 +63,9 @@ def _ours(figures: dict[str, Any]) -> str:
                     f"{row['bare_us']:,.0f} µs",
                     f"{row['sides']['floor']['added_us']:.0f} µs",
                     f"{ours['added_us']:.0f} µs",
-                    f"{ours['ratio']:.2f} ×",
+                    f"{ours['ratio']:.2f} {TIMES}",
                     f"{ours['added_us'] / row['chunks']:.2f} µs" if row["chunks"] else "",
-                    f"{ours['first']:.3f} ×" if row["chunks"] else "",
+                    f"{ours['first']:.3f} {TIMES}" if row["chunks"] else "",
                 ]
             )
     head = ["call", "bare client", "floor adds", "we add", "of the floor", "a chunk", "first chunk, of bare + floor"]
@@ -89,10 +91,15 @@ def _other(figures: dict[str, Any]) -> str:
     for row in figures["rows"]:
         ours = row["sides"]["ours"]
         if row["peer"] is None and row["way"] == "threads":
-            text = f"{ours['throughput']:.3f} × the floor's calls a second"
+            text = f"{ours['throughput']:.3f} {TIMES} the floor's calls a second"
             rows.append([f"8 threads on one client, {row['workload']}", text])
         elif row["peer"] is None and not row["sampled"]:
-            rows.append([f"`always_off`, {row['workload']}", f"{ours['added_us']:.0f} µs, {ours['ratio']:.2f} × the floor"])
+            rows.append(
+                [
+                    f"`always_off`, {row['workload']}",
+                    f"{ours['added_us']:.0f} µs, {ours['ratio']:.2f} {TIMES} the floor",
+                ]
+            )
     rows += [
         [f"a refused call, {row['workload']}, {row['way']}", f"{row['added_us']:.0f} µs"]
         for row in figures["refused"]

@@ -1,5 +1,4 @@
-"""The picture in the docs: bars of what each side adds, as multiples of the floor. Written by hand, readable in light and
-in dark."""
+"""The picture in the docs: bars of what each side adds, as multiples of the floor. Readable in light and in dark."""
 
 from __future__ import annotations
 
@@ -8,6 +7,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from peers import PEERS
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 WIDTH = 760
 LABELS = 190
@@ -105,7 +106,7 @@ def _panel(top: float, title: str, note: str, rows: list[Bar], logarithmic: bool
         x = at(tick)
         kind = "floor" if tick == 1 else "grid"
         parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top + HEAD - 8:.0f}" y2="{bottom:.0f}"/>')
-        text = f"{tick:g} ×" if tick != 1 else "floor"
+        text = f"{tick:g} {TIMES}" if tick != 1 else "floor"
         parts.append(f'<text class="quiet" text-anchor="middle" x="{x:.1f}" y="{top + HEAD - 13:.0f}">{text}</text>')
     for number, (name, ratio, added, ours) in enumerate(rows):
         y = top + HEAD + ROW * number
@@ -117,7 +118,7 @@ def _panel(top: float, title: str, note: str, rows: list[Bar], logarithmic: bool
             f'<text{weight} text-anchor="end" x="{LABELS - 10}" y="{y + 17:.0f}">{escape(name)}</text>',
             f'<rect class="{"ours" if ours else "peer"}" x="{LABELS}" y="{y + 4:.0f}" width="{bar:.1f}" '
             f'height="{BAR}" rx="2"/>',
-            f'<text{weight} x="{end + 8:.1f}" y="{y + 17:.0f}">{ratio_text} × <tspan class="quiet">'
+            f'<text{weight} x="{end + 8:.1f}" y="{y + 17:.0f}">{ratio_text} {TIMES} <tspan class="quiet">'
             f"+{_time(added)}</tspan></text>",
         ]
     return "\n".join(parts)

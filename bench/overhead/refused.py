@@ -11,16 +11,16 @@ from toggles import Toggle
 from workloads import Once, OnceAsync, Workload
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What the hook raises."""
 
 
-def _stop(self: Any, *args: Any, **kwargs: Any) -> Any:
-    raise Stopped
+def _stop(*_: Any, **__: Any) -> Any:
+    raise StoppedError
 
 
-async def _stop_async(self: Any, *args: Any, **kwargs: Any) -> Any:
-    raise Stopped
+async def _stop_async(*_: Any, **__: Any) -> Any:
+    raise StoppedError
 
 
 class Hook(Toggle):
@@ -42,10 +42,10 @@ class StoppedSide(Side):
         super().__init__("stopped", Hook(sdks))
 
     def _around(self, workload: Workload, once: Once) -> Once:
-        return _expecting(Stopped, once)
+        return _expecting(StoppedError, once)
 
     def _around_async(self, workload: Workload, once: OnceAsync) -> OnceAsync:
-        return _expecting_async(Stopped, once)
+        return _expecting_async(StoppedError, once)
 
 
 class RefusedSide(Ours):

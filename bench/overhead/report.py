@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bounds import Line
 from rich.console import Console
 from rich.table import Table
+
+from bounds import Line
 
 
 def show(figures: dict[str, Any], bounds: list[Line]) -> None:

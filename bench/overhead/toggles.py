@@ -99,8 +99,6 @@ class Toggle:
     def names(self) -> list[str]:
         """What was changed, for people."""
         return sorted(
-            f"{owner.__module__}.{owner.__qualname__}.{name}"
-            if isinstance(owner, type)
-            else f"{owner.__name__}.{name}"
+            f"{owner.__module__}.{owner.__qualname__}.{name}" if isinstance(owner, type) else f"{owner.__name__}.{name}"
             for owner, name, _, _ in self.changed
         )

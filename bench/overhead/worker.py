@@ -104,10 +104,10 @@ class Bench:
             for each in checks:
                 try:
                     each()
-                except check.Wrong as problem:
+                except check.SideError as problem:
                     wrong.append(str(problem))
         if wrong:
-            raise check.Wrong("\n".join(wrong))
+            raise check.SideError("\n".join(wrong))
 
     def measure(self) -> list[dict[str, Any]]:
         """Every workload in every way that was asked for."""

@@ -78,7 +78,7 @@ class Workload:
         create, asked = _method(client, self.method), self.asked
         if not self.streamed:
 
-            def whole(began: float) -> None:
+            def whole(_: float) -> None:
                 create(**asked)
 
             return whole
@@ -98,7 +98,7 @@ class Workload:
         create, asked = _method(client, self.method), self.asked
         if not self.streamed:
 
-            async def whole(began: float) -> None:
+            async def whole(_: float) -> None:
                 await create(**asked)
 
             return whole
