@@ -74,7 +74,9 @@ class Books:
             "budget feature": calls * (read + written),
         }
         got = {name: now.get(name, 0) - before.get(name, 0) for name in expected if self._counts(name)}
-        return [f"{name}: {got[name]}, not {value}" for name, value in expected.items() if got.get(name, value) != value]
+        return [
+            f"{name}: {got[name]}, not {value}" for name, value in expected.items() if got.get(name, value) != value
+        ]
 
     def moved(self) -> list[str]:
         """What has been counted, where nothing must have been."""
