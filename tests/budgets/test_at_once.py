@@ -73,6 +73,8 @@ CALLS = st.builds(
     st.sampled_from(("openai", "anthropic")),
     st.sampled_from(("gpt-5", "GPT-5", "o3")),
     st.dictionaries(st.sampled_from(("tenant", "user", "other")), st.sampled_from(("acme", "b|c", "u1")), max_size=3),
+    context=st.none(),
+    operation=st.none(),
     api_key=st.sampled_from(("", "…x")),
 )
 
@@ -90,7 +92,7 @@ ESTIMATES = st.builds(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("call"), CALLS, ESTIMATES),
-        st.tuples(st.just("settle"), st.integers(0, 9), st.builds(Amount, MONEY, st.integers(0, 900))),
+        st.tuples(st.just("settle"), st.integers(0, 9), st.builds(Amount, MONEY, st.integers(0, 900), st.just(1))),
         st.tuples(st.just("release"), st.integers(0, 9), st.none()),
         st.tuples(st.just("time"), st.sampled_from((1.0, 61.0, 1800.0, 3600.0, 86_400.0, -5.0)), st.none()),
         st.tuples(st.just("limit"), st.sampled_from(("acme", "b|c")), st.sampled_from((None, 1, 9))),
