@@ -266,15 +266,19 @@ class TokenBudgetSpanProcessor(SpanProcessor):
         ids = span.context
         scope, version = _scope(span)
         attributes = _attributes(span)
+        ours = _is_ours(scope)
+        if ours and attributes.get(semconv.OPERATION_NAME) in semconv.INFERENCE_OPERATIONS:
+            self._note_own(span, attributes)
+            return
         inference = None
-        if self._candidate(attributes, scope, version):
+        if not ours and self._candidate(attributes, scope, version):
             inference = self._read(dict(attributes), scope, version)
         if inference is None:
             self._open.pop(ids.span_id, None)
             if self._below:
                 self._below.pop(ids.span_id, None)
             return
-        metered = None if _is_ours(scope) else metered_call(span, scope, inference)
+        metered = metered_call(span, scope, inference)
         # Taking the span off the books and putting its call on them is one step: two nested spans may end in two
         # threads at once, and one of them has to see the other.
         with self._lock:
@@ -284,25 +288,18 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             call.id = metered.id if metered else inference.call_id or f"{ids.trace_id:032x}{ids.span_id:016x}"
             call.response_id = inference.response_id
             call.ended_ns = span.end_time or time.time_ns()
-            charged = metered is not None or inference.call_id is not None or _is_ours(scope)
+            charged = metered is not None or inference.call_id is not None
             covering = None if charged else inference.covered_by or self._covering(span, start, below)
             call.charged = charged or inference.usage is not None
             if covering is None:
                 self._mark_above(start.parent, call)
             if covering is None and call.charged:
-                self._charged[ids.span_id] = call
-                if len(self._charged) > MAX_CHARGED:
-                    self._charged.popitem(last=False)
+                self._remember_charged(ids.span_id, call)
         if charged:
             more = None if metered is None else to_show(metered, inference, attributes)
             if more:
                 self._write(span, more)
-            elif (
-                more is None
-                and inference.usage is not None
-                and not _is_ours(scope)
-                and semconv.COST_STATE not in attributes
-            ):
+            elif more is None and inference.usage is not None and semconv.COST_STATE not in attributes:
                 # The span of a metered call ended before the door could tell what that came to.
                 self._price(span, start, inference, inference.usage, call.id, counted=True)
                 if metered is not None:
@@ -323,6 +320,24 @@ class TokenBudgetSpanProcessor(SpanProcessor):
             self._record(span, start, inference, below, cost_state="unknown")
         else:
             self._record(span, start, inference, below)
+
+    def _note_own(self, span: Span | ReadableSpan, attributes: Mapping[str, Any]) -> None:
+        """Note the call of a span of our instrumentors: it was charged at the door, which wrote all that is known."""
+        ids = span.context
+        with self._lock:
+            self._below.pop(ids.span_id, None)
+            start = self._started(span, self._open.pop(ids.span_id, None))
+            call = start.call
+            call.id = attributes.get(semconv.CALL_ID) or f"{ids.trace_id:032x}{ids.span_id:016x}"
+            call.response_id = attributes.get(semconv.RESPONSE_ID)
+            call.ended_ns = span.end_time or time.time_ns()
+            self._mark_above(start.parent, call)
+            self._remember_charged(ids.span_id, call)
+
+    def _remember_charged(self, span_id: int, call: _Call) -> None:
+        self._charged[span_id] = call
+        if len(self._charged) > MAX_CHARGED:
+            self._charged.popitem(last=False)
 
     def _started(self, span: Span | ReadableSpan, noted: int | _Start | None) -> _Start:
         if isinstance(noted, _Start):

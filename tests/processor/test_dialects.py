@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tokenbudget_otel import dialects, semconv
 from tokenbudget_otel.dialects import CONVENTIONS, DIALECTS, Reader, candidate, read
-from tokenbudget_otel.instrumentation.call import usage_attributes
+from tokenbudget_otel.instrumentation.call import add_usage
 from tokenbudget_otel.meter import Meter, Reading, Request, Size
 from tokenbudget_otel.usage import FIELDS, TOKEN_FIELDS, TokenUsage
 
@@ -265,6 +265,12 @@ def test_our_own_spans_come_back_as_they_went() -> None:
     assert inference.charged_nano_usd == 7
     assert inference.reported_nano_usd is None, "not the provider said so"
     assert inference.tags == {"tenant": "acme"}
+
+
+def usage_attributes(usage: TokenUsage) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    add_usage(attributes, usage, former_names=False)
+    return attributes
 
 
 def usage_attributes_fields() -> list[str]:

@@ -22,8 +22,10 @@ from tokenbudget_otel.instrumentation.anthropic_content import MESSAGE
 from tokenbudget_otel.instrumentation.changes import THINKING, Changes
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, text
+from tokenbudget_otel.instrumentation.fields import Fields
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
+from tokenbudget_otel.instrumentation.known_peers import KnownPeers
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
@@ -73,53 +75,82 @@ FREE_CODE_SINCE: Final = "20260209"
 """With web tools from this version on, the code that they run, and any other, is free ("Code execution tool")."""
 
 
+_COUNTS: Final = (
+    ("cache_creation", (
+        ("ephemeral_5m_input_tokens", "cache_write_5m_tokens"),
+        ("ephemeral_1h_input_tokens", "cache_write_1h_tokens"),
+    )),
+    ("output_tokens_details", (("thinking_tokens", "reasoning_tokens"),)),
+    ("server_tool_use", (
+        ("web_search_requests", "web_searches"),
+        ("web_fetch_requests", "web_fetches"),
+        ("code_execution_requests", "code_executions"),
+    )),
+)  # fmt: skip
+"""Parts of the usage of a message, and the counts that are in them."""
+
+
 def message_usage(usage: Any) -> TokenUsage | None:
     """Usage of a message. ``input_tokens`` of the API leaves out what was read from and written to the cache,
     so the whole input is their sum; what compaction used is reported apart and added."""
     if usage is None:
         return None
-    counts = _counts(usage)
-    iterations = get(usage, "iterations")
+    told = fields(usage)
+    counts = _counts(told)
+    iterations = told.get("iterations")
     for iteration in iterations if isinstance(iterations, list) else ():
         if get(iteration, "type") == "compaction":
-            for name, value in _counts(iteration).items():
+            for name, value in _counts(fields(iteration)).items():
                 known = counts.get(name)
                 if isinstance(value, int) and (known is None or isinstance(known, int)):
                     counts[name] = (known or 0) + value
     return TokenUsage.reading(counts)
 
 
-def _counts(usage: Any) -> dict[str, Any]:
-    fresh = get(usage, "input_tokens")
-    read, written = get(usage, "cache_read_input_tokens"), get(usage, "cache_creation_input_tokens")
-    known = [value for value in (fresh, read, written) if isinstance(value, int) and value >= 0]
-    return {
-        "input_tokens": sum(known) if isinstance(fresh, int) else None,
-        "output_tokens": get(usage, "output_tokens"),
+def _counts(told: Fields) -> dict[str, Any]:
+    fresh, read = told.get("input_tokens"), told.get("cache_read_input_tokens")
+    written = told.get("cache_creation_input_tokens")
+    counts: dict[str, Any] = {
+        "input_tokens": _whole_input(fresh, read, written) if isinstance(fresh, int) else None,
+        "output_tokens": told.get("output_tokens"),
         "cache_read_tokens": read,
         "cache_write_tokens": written,
-        "cache_write_5m_tokens": get(usage, "cache_creation", "ephemeral_5m_input_tokens"),
-        "cache_write_1h_tokens": get(usage, "cache_creation", "ephemeral_1h_input_tokens"),
-        "reasoning_tokens": get(usage, "output_tokens_details", "thinking_tokens"),
-        "web_searches": get(usage, "server_tool_use", "web_search_requests"),
-        "web_fetches": get(usage, "server_tool_use", "web_fetch_requests"),
-        "code_executions": get(usage, "server_tool_use", "code_execution_requests"),
     }
+    for part, named in _COUNTS:
+        if (source := told.get(part)) is not None:
+            within = fields(source)
+            for name, count in named:
+                if (value := within.get(name)) is not None:
+                    counts[count] = value
+    return counts
+
+
+def _whole_input(*parts: Any) -> int:
+    whole = 0
+    for part in parts:
+        if isinstance(part, int) and part >= 0:
+            whole += part
+    return whole
 
 
 def _tier(usage: Any) -> str | None:
     """Fast mode has prices of its own, whatever the service tier."""
-    return "fast" if get(usage, "speed") == "fast" else text(get(usage, "service_tier"))
+    told = fields(usage)
+    return "fast" if told.get("speed") == "fast" else text(told.get("service_tier"))
 
 
 def runs_code(block: Any) -> bool:
     """Whether a block of content is a run of code on the server."""
-    return get(block, "type") == "server_tool_use" and text(get(block, "name")) in CODE
+    told = fields(block)
+    return told.get("type") == "server_tool_use" and text(told.get("name")) in CODE
 
 
 def code_is_free(body: Body) -> bool:
     """Whether a request has tools with which the running of code costs nothing."""
-    kinds = [FREE_CODE.match(str(get(tool, "type"))) for tool in body.get("tools") or ()]
+    tools = body.get("tools")
+    if not tools:
+        return False
+    kinds = [FREE_CODE.match(str(get(tool, "type"))) for tool in tools]
     return any(kind is not None and kind[1] >= FREE_CODE_SINCE for kind in kinds)
 
 
@@ -188,17 +219,17 @@ class MessageReader:
 
 
 def _size(body: Body, _options: Any) -> Size:
-    tools = body.get("tools")
-    extent = measure(*(body.get(part) for part in ("system", "messages", "tools", "output_config", "output_format")))
-    uses = [get(tool, "max_uses") for tool in tools or () if str(get(tool, "type")).startswith("web_")]
+    asked, tools = body.get, body.get("tools")
+    extent = measure(asked("system"), asked("messages"), tools, asked("output_config"), asked("output_format"))
+    uses = [get(tool, "max_uses") for tool in tools if str(get(tool, "type")).startswith("web_")] if tools else ()
     # What server-side tools find is read by the model too, and cannot be seen beforehand.
-    unseen = bool(uses) or bool(body.get("mcp_servers")) or bool(body.get("container"))
-    searches = sum(use if isinstance(use, int) else UNCAPPED_SEARCHES for use in uses)
-    most = body.get("max_tokens")
+    unseen = bool(uses) or bool(asked("mcp_servers")) or bool(asked("container"))
+    searches = sum(use if isinstance(use, int) else UNCAPPED_SEARCHES for use in uses) if uses else 0
+    most = asked("max_tokens")
     return Size(
         extent.likely(MEDIA),
         None if unseen else extent.bound(MEDIA),
-        max_output_tokens=most if isinstance(most, int) and most > 0 else None,
+        most if isinstance(most, int) and most > 0 else None,
         extra=TokenUsage(web_searches=searches) if searches else None,
         cache_write_ttl=None if extent.unseen else _cache_ttl(body),
         text_only=True,  # images are billed as any other input
@@ -206,52 +237,59 @@ def _size(body: Body, _options: Any) -> Size:
 
 
 def _cache_ttl(body: Body) -> str:
-    whole = {"cache_control": body.get("cache_control")}
-    return longest_cache_ttl(whole, *(body.get(part) for part in ("system", "messages", "tools")))
+    whole = {"cache_control": marked} if (marked := body.get("cache_control")) is not None else None
+    return longest_cache_ttl(whole, body.get("system"), body.get("messages"), body.get("tools"))
 
 
-_REQUEST: Final = (
-    (semconv.REQUEST_MAX_TOKENS, ("max_tokens",), int),
-    (semconv.REQUEST_TEMPERATURE, ("temperature",), (int, float)),
-    (semconv.REQUEST_TOP_P, ("top_p",), (int, float)),
-    (semconv.REQUEST_TOP_K, ("top_k",), (int, float)),
-    (semconv.REQUEST_REASONING_LEVEL, ("output_config", "effort"), str),
-    (semconv.ANTHROPIC_REQUEST_SERVICE_TIER, ("service_tier",), str),
+_NUMBERS: Final = (
+    (semconv.REQUEST_MAX_TOKENS, "max_tokens", int),
+    (semconv.REQUEST_TEMPERATURE, "temperature", (int, float)),
+    (semconv.REQUEST_TOP_P, "top_p", (int, float)),
+    (semconv.REQUEST_TOP_K, "top_k", (int, float)),
 )
 
 
 def _attributes(body: Body) -> Mapping[str, Any]:
     attributes: dict[str, Any] = {}
-    for name, path, kind in _REQUEST:
-        value = get(body, *path)
-        if isinstance(value, kind) and not isinstance(value, bool):
+    for name, field, kind in _NUMBERS:
+        value = body.get(field)
+        if value is not None and isinstance(value, kind) and not isinstance(value, bool):
             attributes[name] = value
+    if isinstance(tier := body.get("service_tier"), str):
+        attributes[semconv.ANTHROPIC_REQUEST_SERVICE_TIER] = tier
     if body.get("stream") is True:
         attributes[semconv.REQUEST_STREAM] = True
     stops = body.get("stop_sequences")
     if isinstance(stops, list) and stops and all(isinstance(stop, str) for stop in stops):
         attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stops)
-    form = get(body, "output_config", "format", "type") or get(body, "output_format", "type")
-    if form == "json_schema":
+    form = None
+    if (output := body.get("output_config")) is not None:
+        form = get(output, "format", "type")
+        if isinstance(effort := get(output, "effort"), str):
+            attributes[semconv.REQUEST_REASONING_LEVEL] = effort
+    if (form or get(body.get("output_format"), "type")) == "json_schema":
         attributes[semconv.OUTPUT_TYPE] = "json"
     return attributes
 
 
 def _read(data: Any, body: Body, _provider: str) -> ResponseFacts:
-    reason = text(get(data, "stop_reason"))
-    usage = get(data, "usage")
-    content_blocks = get(data, "content")
-    shown = content_blocks if isinstance(content_blocks, list) and not code_is_free(body) else ()
-    facts = ResponseFacts(
-        id=text(get(data, "id")),
-        model=text(get(data, "model")),
-        finish_reasons=(FINISH_REASONS.get(reason, reason),) if reason else (),
-        usage=with_code(message_usage(usage), sum(map(runs_code, shown))),
-        tier=_tier(usage),
+    said = fields(data)
+    reason, usage, blocks = text(said.get("stop_reason")), said.get("usage"), said.get("content")
+    used = message_usage(usage)
+    if used is not None and isinstance(blocks, list) and (runs := sum(map(runs_code, blocks))):
+        used = with_code(used, 0 if code_is_free(body) else runs)
+    told = fields(usage)
+    tier, attributes = text(told.get("service_tier")), {}
+    if tier is not None:
+        attributes[semconv.ANTHROPIC_RESPONSE_SERVICE_TIER] = tier
+    return ResponseFacts(
+        text(said.get("id")),
+        text(said.get("model")),
+        (FINISH_REASONS.get(reason, reason),) if reason else (),
+        used,
+        tier="fast" if told.get("speed") == "fast" else tier,
+        attributes=attributes,
     )
-    if (tier := text(get(usage, "service_tier"))) is not None:
-        facts.attributes[semconv.ANTHROPIC_RESPONSE_SERVICE_TIER] = tier
-    return facts
 
 
 HINTS: Final = (b'"message', b'"error"', b'"server_tool_use"')
@@ -277,7 +315,11 @@ class AnthropicDoor(StainlessDoor):
 
     def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
         super().__init__(telemetry, meter)
+        self._peers = KnownPeers(super().peer)
         self._batches = AnthropicBatches(meter, _read)
+
+    def peer(self, client: Any) -> Peer:
+        return self._peers.of(client)
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         method, path = method.lower(), url.partition("?")[0]

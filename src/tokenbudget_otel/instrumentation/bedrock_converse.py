@@ -78,9 +78,11 @@ def tier_of(service: Any, latency: Any) -> str | None:
 
 def shown(value: Any) -> Any:
     """Blocks of content as :func:`measure` reads them: what is not text becomes a part with a ``type``."""
+    if value is None or type(value) is str:
+        return value
     if isinstance(value, list | tuple):
         return [shown(item) for item in value]
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         return {"type": "file"} if isinstance(value, bytes | bytearray | memoryview) else value
     made: dict[Any, Any] = {}
     for name, item in value.items():

@@ -12,12 +12,14 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred
 from tokenbudget_otel.instrumentation.growth import CUT, Growth
 from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.pending import ROOM, Pending
 
 
 class Watcher(Protocol):
@@ -86,6 +88,41 @@ class _Body:
         return getattr(self._stream, name)
 
     def __iter__(self) -> Iterator[bytes]:
+        pending: Pending | None = getattr(self._watcher, "pending", None)
+        return self._looked_at() if pending is None else self._put_down(pending)
+
+    def _put_down(self, pending: Pending) -> Iterator[bytes]:
+        """The pieces of a stream that is looked at later."""
+        watcher, room = self._watcher, ROOM
+        take, strips, stamp, keep = pending.take, pending.strips, pending.times.append, pending.pieces.append
+        self._iterator = iterator = iter(self._stream)
+        _held.add(iterator)
+        try:
+            for data in iterator:
+                if strips:
+                    data = take(data)
+                else:
+                    stamp(perf_counter())
+                    keep(data)
+                    room -= len(data)
+                    if room < 0:
+                        pending.look()
+                        room = ROOM
+                if data:
+                    yield data
+            if rest := _rest(watcher):
+                yield rest
+        except GeneratorExit:
+            raise  # the reader let go; close() or the finaliser follows and knows more
+        except BaseException as error:
+            _held.discard(iterator)
+            end(watcher, "failed", error)
+            raise
+        _held.discard(iterator)
+        end(watcher, "read")
+
+    def _looked_at(self) -> Iterator[bytes]:
+        """The pieces of a stream each of which is looked at before it is handed on."""
         watcher = self._watcher
         growth: Growth | None = getattr(watcher, "growth", None)
         self._iterator = iterator = iter(self._stream)
@@ -139,7 +176,39 @@ class _Body:
         except Exception as error:
             log_once("close a stream that was cut", error)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        pending: Pending | None = getattr(self._watcher, "pending", None)
+        return self._looked_at_async() if pending is None else self._put_down_async(pending)
+
+    async def _put_down_async(self, pending: Pending) -> AsyncIterator[bytes]:
+        watcher, room = self._watcher, ROOM
+        take, strips, stamp, keep = pending.take, pending.strips, pending.times.append, pending.pieces.append
+        try:
+            async for data in self._stream:
+                if strips:
+                    data = take(data)
+                else:
+                    stamp(perf_counter())
+                    keep(data)
+                    room -= len(data)
+                    if room < 0:
+                        pending.look()
+                        room = ROOM
+                if data:
+                    yield data
+            if rest := _rest(watcher):
+                yield rest
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError as error:
+            end(watcher, "cancelled", error)
+            raise
+        except BaseException as error:
+            end(watcher, "failed", error)
+            raise
+        end(watcher, "read")
+
+    async def _looked_at_async(self) -> AsyncIterator[bytes]:
         watcher = self._watcher
         growth: Growth | None = getattr(watcher, "growth", None)
         off_loop = getattr(watcher, "off_loop", None)

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from itertools import repeat
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as context_api
@@ -27,6 +28,7 @@ from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.metered_calls import MeteredCall
 from tokenbudget_otel.instrumentation.peers import around_this_call, say_whose_span, scope_of
+from tokenbudget_otel.instrumentation.span_writing import set_clean
 from tokenbudget_otel.instrumentation.suppression import span_of_this_call, suppressed
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
 from tokenbudget_otel.meter import Charge, Meter, Reading, Request, Ticket
@@ -38,7 +40,7 @@ from tokenbudget_otel.usage import UNIT_FIELDS, TokenUsage
 if TYPE_CHECKING:
     from tokenbudget_otel.instrumentation.recording import Recording
 
-_TOKEN_ATTRIBUTES: Final = (
+_TOKEN_ATTRIBUTES: Final = dict((
     ("input_tokens", semconv.USAGE_INPUT_TOKENS),
     ("output_tokens", semconv.USAGE_OUTPUT_TOKENS),
     ("cache_read_tokens", semconv.USAGE_CACHE_READ),
@@ -63,7 +65,11 @@ _TOKEN_ATTRIBUTES: Final = (
             "tool_use_input_tokens", "citation_tokens", "rejected_prediction_tokens", *UNIT_FIELDS,
         )
     ),
-)  # fmt: skip
+))  # fmt: skip
+"""Counts of a usage, and the attribute of each."""
+
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Reader(Protocol):
@@ -94,13 +100,13 @@ class LlmCall:
         meter: Meter,
         request: Request,
         *,
-        server: tuple[str | None, int | None] = (None, None),
+        server: Mapping[str, Any] = NOTHING,
         attributes: Callable[[], Mapping[str, Any]] | None = None,
         admit: bool = True,
         quiet: bool = False,
     ) -> None:
-        """A call that is about to be made; :meth:`begin` is next. ``attributes`` is asked for further ones if the span
-        records.
+        """A call that is about to be made; :meth:`begin` is next. ``server`` is the attributes of the server's address;
+        ``attributes`` is asked for further ones if the span records.
 
         Without ``admit`` no budget is asked: for requests that cost nothing themselves. A ``quiet`` one has a span
         only if it ends with something to charge.
@@ -109,11 +115,7 @@ class LlmCall:
         self._meter = meter
         self.request = request
         self._once = [None]
-        self._server = {
-            name: value
-            for name, value in zip((semconv.SERVER_ADDRESS, semconv.SERVER_PORT), server, strict=True)
-            if value is not None
-        }
+        self._server = server
         self._attached: Token[Context] | None = None
         self._first_chunk: float | None = None
         self._last_chunk = 0.0
@@ -125,7 +127,7 @@ class LlmCall:
         self._maker: str | None = None
         self.recording: Recording | None = None
         """What was said, where that is captured or told in an event."""
-        self._noted: dict[str, Any] = {}
+        self._noted: dict[str, Any] | None = None
         self._attributes = attributes
         self._admit = admit
         self._later: Callable[[], None] | None = None
@@ -141,34 +143,54 @@ class LlmCall:
         Raises:
             BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
         """
-        run(self._beginning(), self._meter.enforcer.way)
+        if not self._begun_at_once():
+            run(self._beginning(), self._meter.enforcer.way)
         return self
 
     async def begin_async(self) -> LlmCall:
         """:meth:`begin` on an event loop, which goes on while budgets are asked."""
-        await run_async(self._beginning(), self._meter.enforcer.way)
+        if not self._begun_at_once():
+            await run_async(self._beginning(), self._meter.enforcer.way)
         return self
 
+    def _begun_at_once(self) -> bool:
+        """Begin where nothing has to be waited for, as with budgets in memory. Whether that could be done."""
+        if self._admit:
+            try:
+                ticket = getattr(self._meter, "admit_now", lambda _: None)(self.request)
+            except BudgetExceeded as refusal:
+                self._tell_refused(refusal)
+                raise
+            if ticket is None:
+                return False
+            self.ticket = ticket
+        self._admitted()
+        return True
+
     def _beginning(self) -> Steps[None]:
-        parent = self.context
-        self._wall_start = time.time_ns()
-        self._started = time.perf_counter()
         if self._admit:
             try:
                 self.ticket = yield from self._meter.admission(self.request)
             except BudgetExceeded as refusal:
-                self._open_span(parent)
-                try:
-                    self._refused(refusal)
-                except Exception as error:  # somebody's processor raised: the refusal stands
-                    log_once("end the span of a refused call", error)
+                self._tell_refused(refusal)
                 raise
+        self._admitted()
+
+    def _admitted(self) -> None:
+        parent = self.context
         if self._quiet:
             self._later = functools.partial(self._open_span, parent)
         else:
             self._open_span(parent)
             if (hold := self.ticket.hold) is not None and (hold.warnings or hold.change is not UNCHANGED):
                 note_budgets(self.span, hold, self.request)
+
+    def _tell_refused(self, refusal: BudgetExceeded) -> None:
+        self._open_span(self.context)
+        try:
+            self._refused(refusal)
+        except Exception as error:  # somebody's processor raised: the refusal stands
+            log_once("end the span of a refused call", error)
 
     def _open_span(self, parent: Context) -> None:
         """Find or make the span. Without one (a sampler or processor of somebody's raised) the call is metered
@@ -180,8 +202,9 @@ class LlmCall:
             log_once("start a span", error)
 
     def _make_span(self, parent: Context) -> None:
-        request, attributes = self.request, self._attributes
-        maker = around_this_call(self._telemetry.sdk)
+        request, telemetry = self.request, self._telemetry
+        context = parent
+        maker = around_this_call(telemetry.sdk)
         adopted = span_of_this_call(parent, request.operation, request.asked_model or request.model, maker)
         if adopted is not None:
             self.span = adopted
@@ -190,45 +213,47 @@ class LlmCall:
         if maker is not None:
             # Its span may not be current, or may come later: the cost is put on it when it ends.
             say_whose_span(maker)
-            carrier.attach(self._telemetry.tracer_provider)
+            carrier.attach(telemetry.tracer_provider)
         elif not suppressed(parent):
-            start: dict[str, Any] = {
-                semconv.OPERATION_NAME: request.operation,
-                semconv.PROVIDER_NAME: request.provider,
-                **self._server,
-            }
-            if request.model:
-                start[semconv.REQUEST_MODEL] = request.model
-            if self._telemetry.former_names:
+            operation, model = request.operation, request.model
+            # What samplers may ask for; the rest is set on spans that record.
+            start = {semconv.OPERATION_NAME: operation, semconv.PROVIDER_NAME: request.provider, **self._server}
+            if model:
+                start[semconv.REQUEST_MODEL] = model
+            if telemetry.former_names:
                 start[semconv.FORMER_NAMES[semconv.PROVIDER_NAME]] = request.provider
-            self.span = self._telemetry.tracer.start_span(
-                f"{request.operation} {request.model}" if request.model else request.operation,
+            self.span = telemetry.tracer.start_span(
+                f"{operation} {model}" if model else operation,
                 parent,
                 SpanKind.CLIENT,
                 start,
                 start_time=self._wall_start,
             )
             self._own = True
-            self.context = trace.set_span_in_context(self.span, parent)
-        self._remembered = metered_calls.remember(
-            request.id,
-            {name for name in (request.model, request.asked_model) if name},
-            self._wall_start,
-            maker=maker,
-            shown=self.span.is_recording(),
-            so_far=self._so_far,
-        )
+            context = trace.set_span_in_context(self.span, parent)
+        recording = self.span.is_recording()
+        if metered_calls.listened_to():
+            self._remembered = metered_calls.remember(
+                request.id,
+                {name for name in (request.model, request.asked_model) if name},
+                self._wall_start,
+                maker=maker,
+                shown=recording,
+                so_far=self._so_far,
+            )
         # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
         # call is metered here.
-        self.context = context_api.set_value(METERED_KEY, request.id, self.context)
-        if self.span.is_recording():
-            if not self._own:
-                # At once: whoever made it may end it before we know the usage.
-                self.span.set_attribute(semconv.CALL_ID, request.id)
-            if self._own and attributes is not None:
-                self.span.set_attributes(attributes())
+        self.context = context_api.set_value(METERED_KEY, request.id, context)
+        if recording:
+            # On a span of others the id at once: whoever made it may end it before we know the usage.
+            known = self._asked() if self._own else {semconv.CALL_ID: request.id}
             for name, value in request.tags.items():
-                self.span.set_attribute(semconv.TAG_PREFIX + name, value)
+                known[semconv.TAG_PREFIX + name] = value
+            set_clean(self.span, known)
+
+    def _asked(self) -> dict[str, Any]:
+        """The span attributes of the request, beside those that every span begins with."""
+        return {} if self._attributes is None else dict(self._attributes())
 
     # --- while the SDK works -----------------------------------------------------------------------------------
 
@@ -259,6 +284,13 @@ class LlmCall:
         self._last_chunk = now
         if count > 1:
             gaps.extend(repeat(0.0, count - 1))
+
+    def chunks_arrived(self, first: float, last: float, gaps: array[float]) -> None:
+        """Note the times of all chunks of a stream, which somebody else has put down: of the first and the last one, by
+        ``time.perf_counter()``, and between each and the next."""
+        self._first_chunk = first - self._started
+        self._last_chunk = last
+        self._gaps = gaps
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -318,9 +350,15 @@ class LlmCall:
                 charge = book(reading) if book is not None else self._meter.settle(self.ticket, reading)
         finally:
             try:
-                self._remember(facts, charge)
-                error_type = self._write_span(outcome, facts, error, charge)
-                self._write_content(facts, lambda: self._ended(outcome, facts, charge, error_type))
+                if self._remembered is not None:
+                    self._remember(self._remembered, facts, charge)
+                error_type = facts.error[0] if facts.error else None if error is None else error_name(error)
+                if isinstance(error, BudgetExceeded) and self._own:
+                    self.note(semconv.BUDGET_NAME, error.budget)
+                if self.span.is_recording():
+                    self._write_span(outcome, facts, error, charge, error_type)
+                if self.recording is not None:
+                    self._write_content(facts, lambda: self._ended(outcome, facts, charge, error_type))
                 self._record(duration, facts, charge, error_type)
             finally:
                 if self._own:
@@ -338,9 +376,10 @@ class LlmCall:
             semconv.ERROR_TYPE: error_type,
         }
         if self.span.is_recording():
-            self.span.set_attributes(attributes)
+            set_clean(self.span, attributes)
             self.span.set_status(Status(StatusCode.ERROR, str(refusal)))
-        self._write_content(ResponseFacts(), lambda: attributes)
+        if self.recording is not None:
+            self._write_content(ResponseFacts(), lambda: attributes)
         if self._own:
             self.span.end()
 
@@ -354,11 +393,8 @@ class LlmCall:
             return None
         return charge_attributes(self._meter.price(self.request, self._reader.facts.reading()), tokens=False)
 
-    def _remember(self, facts: ResponseFacts, charge: Charge | None) -> None:
+    def _remember(self, call: MeteredCall, facts: ResponseFacts, charge: Charge | None) -> None:
         """For the spans that others make of this call, and end later."""
-        call = self._remembered
-        if call is None:
-            return
         recording = self.span.is_recording()
         if not recording:
             call.span_is_gone()
@@ -369,40 +405,41 @@ class LlmCall:
         call.finish(time.time_ns(), cost, used, facts.id, facts.model)
 
     def _write_span(
-        self, outcome: str, facts: ResponseFacts, error: BaseException | None, charge: Charge | None
-    ) -> str | None:
-        error_type = facts.error[0] if facts.error else error_name(error) if error is not None else None
-        if self._own and isinstance(error, BudgetExceeded):
-            self.note(semconv.BUDGET_NAME, error.budget)
-        span = self.span
-        if not span.is_recording():
-            return error_type
-        attributes = self._ended(outcome, facts, charge, error_type)
+        self,
+        outcome: str,
+        facts: ResponseFacts,
+        error: BaseException | None,
+        charge: Charge | None,
+        error_type: str | None,
+    ) -> None:
         if self._own and error_type is not None:
             message = facts.error[1] if facts.error else str(error)
-            span.set_status(Status(StatusCode.ERROR, message[:1_000]))
-        span.set_attributes(attributes)
-        return error_type
+            self.span.set_status(Status(StatusCode.ERROR, message[:1_000]))
+        set_clean(self.span, self._ended(outcome, facts, charge, error_type))
 
     def _ended(
         self, outcome: str, facts: ResponseFacts, charge: Charge | None, error_type: str | None
     ) -> dict[str, Any]:
         """What is known of the call at its end."""
+        own = self._own
         attributes: dict[str, Any] = {semconv.CALL_ID: self.request.id, semconv.CALL_OUTCOME: outcome}
         if charge is not None:
-            attributes |= charge_attributes(charge, former_names=self._telemetry.former_names, tokens=self._own)
-        if self._own:
-            for name, value in (
-                (semconv.RESPONSE_ID, facts.id),
-                (semconv.RESPONSE_MODEL, facts.model),
-                (semconv.RESPONSE_FINISH_REASONS, facts.finish_reasons or None),
-                (semconv.RESPONSE_STATUS, facts.status),
-                (semconv.RESPONSE_TIME_TO_FIRST_CHUNK, self._first_chunk),
-                (semconv.ERROR_TYPE, error_type),
-            ):
-                if value is not None:
-                    attributes[name] = value
-            attributes |= facts.attributes
+            _add_charge(attributes, charge, former_names=self._telemetry.former_names, tokens=own)
+        if own:
+            if facts.id is not None:
+                attributes[semconv.RESPONSE_ID] = facts.id
+            if facts.model is not None:
+                attributes[semconv.RESPONSE_MODEL] = facts.model
+            if facts.finish_reasons:
+                attributes[semconv.RESPONSE_FINISH_REASONS] = facts.finish_reasons
+            if facts.status is not None:
+                attributes[semconv.RESPONSE_STATUS] = facts.status
+            if self._first_chunk is not None:
+                attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = self._first_chunk
+            if error_type is not None:
+                attributes[semconv.ERROR_TYPE] = error_type
+            if facts.attributes:
+                attributes.update(facts.attributes)
         return attributes
 
     def _write_content(self, facts: ResponseFacts, ended: Callable[[], Mapping[str, Any]]) -> None:
@@ -414,11 +451,10 @@ class LlmCall:
         request = self.request
 
         def attributes() -> dict[str, Any]:
-            asked = {} if self._attributes is None else self._attributes()
             known = {semconv.OPERATION_NAME: request.operation, semconv.PROVIDER_NAME: request.provider, **self._server}
             known |= {semconv.REQUEST_MODEL: request.model} if request.model else {}
             tags = {semconv.TAG_PREFIX + name: value for name, value in request.tags.items()}
-            return {**known, **asked, **tags, **self._noted, **ended()}
+            return {**known, **self._asked(), **tags, **(self._noted or {}), **ended()}
 
         try:
             recording.write(request, facts, self.span, self.context, attributes)
@@ -427,7 +463,7 @@ class LlmCall:
 
     def note(self, name: str, value: Any) -> None:
         """Set a further attribute of the span that is ours, and of the event."""
-        self._noted[name] = value
+        self._noted = {**(self._noted or {}), name: value}
         if self._own:
             self.span.set_attribute(name, value)
 
@@ -455,38 +491,38 @@ class LlmCall:
 def charge_attributes(charge: Charge, *, former_names: bool = False, tokens: bool = True) -> dict[str, Any]:
     """Span attributes of what a call used (with ``tokens``) and cost."""
     attributes: dict[str, Any] = {}
+    _add_charge(attributes, charge, former_names=former_names, tokens=tokens)
+    return attributes
+
+
+def _add_charge(attributes: dict[str, Any], charge: Charge, *, former_names: bool, tokens: bool) -> None:
     if tokens and charge.usage is not None:
-        attributes |= usage_attributes(charge.usage, former_names=former_names)
+        add_usage(attributes, charge.usage, former_names=former_names)
     if charge.estimated:
         attributes[semconv.USAGE_ESTIMATED] = True
     cost = charge.cost
     attributes[semconv.COST_STATE] = cost.state
-    if cost.nano_usd is not None:
-        attributes[semconv.USAGE_COST] = cost.nano_usd / NANO_PER_USD
+    if (nano_usd := cost.nano_usd) is not None:
+        attributes[semconv.USAGE_COST] = nano_usd / NANO_PER_USD
         for part, nano_usd in cost.breakdown.items():
             attributes[semconv.COST_PART_PREFIX + part] = nano_usd / NANO_PER_USD
-    for name, value in (
-        (semconv.COST_SOURCE, cost.source),
-        (semconv.COST_SOURCE_VERSION, cost.source_version),
-        (semconv.COST_MODEL, cost.model),
-        (semconv.COST_UNPRICED, cost.unpriced or None),
-    ):
-        if value is not None:
-            attributes[name] = value
-    return attributes
+    if (source := cost.source) is not None:
+        attributes[semconv.COST_SOURCE] = source
+    if (version := cost.source_version) is not None:
+        attributes[semconv.COST_SOURCE_VERSION] = version
+    if (model := cost.model) is not None:
+        attributes[semconv.COST_MODEL] = model
+    if cost.unpriced:
+        attributes[semconv.COST_UNPRICED] = cost.unpriced
 
 
-def usage_attributes(usage: TokenUsage, *, former_names: bool = False) -> dict[str, Any]:
-    """Span attributes of every count that is known."""
-    known = usage.__dict__
-    attributes: dict[str, Any] = {}
-    for field, name in _TOKEN_ATTRIBUTES:
-        value = known.get(field)
-        if value is not None:
+def add_usage(attributes: dict[str, Any], usage: TokenUsage, *, former_names: bool) -> None:
+    """Add every count that is known."""
+    for field, value in usage.__dict__.items():
+        if (name := _TOKEN_ATTRIBUTES.get(field)) is not None:
             attributes[name] = value if isinstance(value, int) else float(value)
             if former_names and (former := semconv.FORMER_NAMES.get(name)) is not None:
                 attributes[former] = attributes[name]
-    return attributes
 
 
 def error_name(error: BaseException) -> str:

@@ -46,18 +46,24 @@ class Changes:
         >>> Changes(limits=(("config", "max"),)).possible({"config": object()}, "openai", "gpt-5")
         frozenset()
         """
-        found = set()
-        asked = get(fields, *self.model) if self.model is not None else None
-        if model and isinstance(asked, str) and asked.endswith(model):
-            found.add("model")
+        asked = None if (path := self.model) is None else _at(fields, path)
+        renamed = bool(model) and isinstance(asked, str) and asked.endswith(model)
+        return _POSSIBLE[renamed, self._limited(fields, provider, model)]
+
+    def _limited(self, fields: Fields, provider: str, model: str) -> bool:
+        """Whether the output can be limited: all that :meth:`_limits` finds can be reached."""
         limits = self._limits(fields, provider, model)
-        if limits and all(_reached(fields, path) for path in limits):
-            found.add("max_output_tokens")
-        return frozenset(found)
+        for path in limits:
+            if (len(path) > 1 or not isinstance(fields, dict)) and not _reached(fields, path):
+                return False
+        return bool(limits)
 
     def least_output(self, fields: Fields) -> int:
         """The lowest limit on its output that this request can have."""
-        return LEAST_THINKING + 1 if any(positive(get(fields, *path)) for path in self.thinking) else 1
+        for path in self.thinking:
+            if positive(_at(fields, path)):
+                return LEAST_THINKING + 1
+        return 1
 
     def edits(self, fields: Fields, change: Change, provider: str, model: str) -> dict[Path, Any]:
         """What is to be put where. ``model`` is the one that the program asked for.
@@ -78,11 +84,29 @@ class Changes:
         return edits
 
     def _limits(self, fields: Fields, provider: str, model: str) -> tuple[Path, ...]:
-        found = tuple(path for path in self.limits if positive(get(fields, *path)))
+        found: tuple[Path, ...] = ()
+        for path in self.limits:
+            if positive(_at(fields, path)):
+                found += (path,)
         if found or not self.limits:
             return found
-        path = self.limits[0] if self.unset is None else self.unset(fields, provider, model)
-        return () if path is None else (path,)
+        if self.unset is None:
+            return self.limits[:1]
+        path_to = self.unset(fields, provider, model)
+        return () if path_to is None else (path_to,)
+
+
+_POSSIBLE: Final = {
+    (renamed, limited): frozenset(name for name, can in (("model", renamed), ("max_output_tokens", limited)) if can)
+    for renamed in (False, True)
+    for limited in (False, True)
+}
+
+
+def _at(fields: Fields, path: Path) -> Any:
+    """What stands at a path; mostly nothing, and mostly at the top."""
+    first = fields.get(path[0])
+    return first if first is None or len(path) == 1 else get(first, *path[1:])
 
 
 def edited(fields: Fields | None, edits: Mapping[Path, Any]) -> dict[str, Any]:

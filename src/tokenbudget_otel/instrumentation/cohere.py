@@ -133,7 +133,7 @@ def _attributes(body: Body) -> Mapping[str, Any]:
     attributes: dict[str, Any] = {}
     for name, field, kind in _SAMPLING:
         value = body.get(field)
-        if isinstance(value, kind) and not isinstance(value, bool):
+        if value is not None and isinstance(value, kind) and not isinstance(value, bool):
             attributes[name] = value
     if body.get("stream") is True:
         attributes[semconv.REQUEST_STREAM] = True

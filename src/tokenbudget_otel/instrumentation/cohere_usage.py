@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tokenbudget_otel.instrumentation.endpoint import Body
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, text
 from tokenbudget_otel.usage import TokenUsage
 
 FINISH_REASONS: Final = {
@@ -21,29 +21,37 @@ FINISH_REASONS: Final = {
 """Finish reasons in the words of the conventions; others are passed on."""
 
 
+_UNITS: Final = (
+    ("text_tokens", "input_text_tokens"),
+    ("image_tokens", "input_image_tokens"),
+    ("images", "input_images"),
+    ("search_units", "rerank_searches"),
+    ("pages", "document_pages"),
+)
+"""Billed units besides tokens, and the counts that they are."""
+
+
 def billed_usage(usage: Any) -> TokenUsage | None:
     """Usage of any endpoint: ``usage`` of version 2's chat, or the ``meta`` of all others.
 
     Billed units are what the conventions ask for where both are told. ``tokens`` (with the framing that nobody pays
     for) only stands in where nothing was billed by units.
     """
-    units = get(usage, "billed_units")
-    source = units if units is not None else get(usage, "tokens")
-    return (
-        TokenUsage.reading(
-            {
-                "input_tokens": get(source, "input_tokens"),
-                "output_tokens": get(source, "output_tokens"),
-                "cache_read_tokens": get(usage, "cached_tokens"),
-                "input_text_tokens": get(units, "text_tokens"),
-                "input_image_tokens": get(units, "image_tokens"),
-                "input_images": get(units, "images"),
-                "rerank_searches": get(units, "search_units"),
-                "document_pages": get(units, "pages"),
-            }
-        )
-        or None
-    )
+    if usage is None:
+        return None
+    told = fields(usage)
+    units = told.get("billed_units")
+    source = fields(units if units is not None else told.get("tokens"))
+    counts: dict[str, Any] = {
+        "input_tokens": source.get("input_tokens"),
+        "output_tokens": source.get("output_tokens"),
+        "cache_read_tokens": told.get("cached_tokens"),
+    }
+    if units is not None:
+        for name, count in _UNITS:
+            if (value := source.get(name)) is not None:
+                counts[count] = value
+    return TokenUsage.reading(counts) or None
 
 
 def finish_reasons(reason: Any) -> tuple[str, ...]:
@@ -54,11 +62,12 @@ def finish_reasons(reason: Any) -> tuple[str, ...]:
 
 def read_chat(data: Any, _body: Body, _provider: str) -> ResponseFacts:
     """An answer of version 2's chat, or of version 1's."""
-    usage = get(data, "usage")
+    said = fields(data)
+    usage = said.get("usage")
     return ResponseFacts(
-        id=text(get(data, "id")) or text(get(data, "response_id")),
-        finish_reasons=finish_reasons(get(data, "finish_reason")),
-        usage=billed_usage(get(data, "meta") if usage is None else usage),
+        id=text(said.get("id")) or text(said.get("response_id")),
+        finish_reasons=finish_reasons(said.get("finish_reason")),
+        usage=billed_usage(said.get("meta") if usage is None else usage),
     )
 
 

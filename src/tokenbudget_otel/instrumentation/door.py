@@ -318,7 +318,7 @@ class Door:
             self.telemetry,
             self.meter,
             request,
-            server=(peer.host, peer.port),
+            server=peer.server,
             attributes=functools.partial(endpoint.attributes, body),
             admit=endpoint.billed or endpoint.commits,
             quiet=endpoint.quiet,

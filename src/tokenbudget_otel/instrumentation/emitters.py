@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import Final
 
 from opentelemetry import trace
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from tokenbudget_otel.instrumentation.peers import scope_of
 from tokenbudget_otel.instrumentation.suppression import (
     OFFICIAL_KEYS,
     OPENLIT_CONTEXT_VARIABLE,
+    SILENCE,
     SUPPRESS_LANGUAGE_MODEL,
 )
 
@@ -26,9 +27,6 @@ TOKENS: Final = "tokens"
 FIRST_CHUNK: Final = "first chunk"
 CHUNKS: Final = "chunks"
 """The standard metrics: duration, tokens, time to the first chunk, and time per chunk after it."""
-
-_SILENCE: Final = (_SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation")
-"""What :func:`opentelemetry.instrumentation.utils.is_instrumentation_enabled` looks for."""
 
 NONE: Final[frozenset[str]] = frozenset()
 ALL: Final = frozenset((DURATION, TOKENS, FIRST_CHUNK, CHUNKS))
@@ -87,7 +85,7 @@ def recorded_elsewhere(span: Span, ctx: Context, maker: str | None = None) -> fr
     Returns:
         ``None`` where nobody is to record any: OpenTelemetry's own key asks for silence.
     """
-    if any(ctx.get(key) for key in _SILENCE):
+    if any(ctx.get(key) for key in SILENCE):
         return None
     if any(ctx.get(key) for key in OFFICIAL_KEYS):
         return ALL  # on the invocation around this one

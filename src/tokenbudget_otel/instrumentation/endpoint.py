@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.call import LlmCall
 from tokenbudget_otel.instrumentation.changes import Changes, Path, edited
 from tokenbudget_otel.instrumentation.content import Content
@@ -57,13 +58,21 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who a client talks to: provider name by the conventions, and address; ``free`` where calls cost nothing.
-    ``api_key`` tells the keys of clients apart, and is none of them (:func:`mark_of`)."""
+    ``api_key`` tells the keys of clients apart, and is none of them (:func:`mark_of`). ``server`` is the address as
+    attributes."""
 
     provider: str
     host: str | None = None
     port: int | None = None
     free: bool = False
     api_key: str = ""
+    server: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        server: dict[str, Any] = {} if self.host is None else {semconv.SERVER_ADDRESS: self.host}
+        if self.port is not None:
+            server[semconv.SERVER_PORT] = self.port
+        object.__setattr__(self, "server", server)
 
 
 def mark_of(api_key: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenbudget_otel.instrumentation.fields import NOTHING, Fields, way_of, ways
 from tokenbudget_otel.meter import Reading
 from tokenbudget_otel.usage import TokenUsage
 
@@ -56,10 +57,29 @@ def get(source: Any, *path: str) -> Any:
     SDKs give typed objects, raw responses give dictionaries; both are read by the same tables.
     """
     for name in path:
-        if source is None:
+        if type(source) is dict:
+            source = source.get(name)
+        elif source is None:
             return None
-        source = source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+        else:
+            way = ways.get(type(source)) or way_of(source)
+            source = way.get(source, name)
     return source
+
+
+def fields(source: Any) -> Fields:
+    """The fields of an object or a mapping, for reading many of them: its ``get(name)`` is ``get(source, name)``. To be
+    used at once, and never written to.
+
+    >>> fields({"id": "msg_1"}).get("id"), fields(None).get("id")
+    ('msg_1', None)
+    """
+    if type(source) is dict:
+        return source
+    if source is None:
+        return NOTHING
+    way = ways.get(type(source)) or way_of(source)
+    return way.fields(source)
 
 
 def text(value: Any) -> str | None:
@@ -69,11 +89,15 @@ def text(value: Any) -> str | None:
 
 def is_count(value: Any) -> bool:
     """Whether ``value`` can be a count: a whole number that is not negative, and no boolean."""
+    if type(value) is int:
+        return value >= 0
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def positive(value: Any) -> int | None:
     """``value`` if it is a limit or a number of things: a count above zero."""
+    if value is None:
+        return None
     return value if is_count(value) and value > 0 else None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.endpoint import Body
-from tokenbudget_otel.instrumentation.facts import get, text
+from tokenbudget_otel.instrumentation.facts import fields, get, text
 from tokenbudget_otel.instrumentation.google_usage import count
 from tokenbudget_otel.instrumentation.sizing import Extent, MediaTokens, measure
 from tokenbudget_otel.meter import Size
@@ -69,7 +69,7 @@ def _parts(value: Any, depth: int) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _parts(item, depth + 1)
-    elif isinstance(value, Mapping) and isinstance(value.get("parts"), list | tuple):
+    elif (type(value) is dict or isinstance(value, Mapping)) and isinstance(value.get("parts"), list | tuple):
         yield {name: item for name, item in value.items() if name != "parts"}
         yield from _parts(value["parts"], depth + 1)
     else:
@@ -78,7 +78,7 @@ def _parts(value: Any, depth: int) -> Iterator[Any]:
 
 def _media(part: Any) -> tuple[str | None, Any]:
     """The MIME type of a part that is not text, and its data where that is in the request."""
-    if isinstance(part, Mapping):
+    if type(part) is dict or isinstance(part, Mapping):
         for name in _INLINE:
             if (blob := part.get(name)) is not None:
                 return _mime(blob), get(blob, "data") if isinstance(get(blob, "data"), str | bytes) else None
@@ -217,13 +217,16 @@ def streamed_content_attributes(body: Body) -> Mapping[str, Any]:
 def config_attributes(config: Any) -> dict[str, Any]:
     """Span attributes of a ``generationConfig``, as JSON or as the arguments of an SDK."""
     attributes: dict[str, Any] = {}
-    for name, fields, kind in _CONFIG:
-        for field in fields:
-            value = get(config, field)
-            if isinstance(value, kind) and not isinstance(value, bool):
+    if config is None:
+        return attributes
+    told = fields(config)
+    for name, places, kind in _CONFIG:
+        for field in places:
+            value = told.get(field)
+            if value is not None and isinstance(value, kind) and not isinstance(value, bool):
                 attributes[name] = value
     for field in ("stopSequences", "stop_sequences"):
-        stops = get(config, field)
+        stops = told.get(field)
         if isinstance(stops, list) and stops and all(isinstance(stop, str) for stop in stops):
             attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stops)
     return attributes

@@ -78,7 +78,8 @@ LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
 HOSTS_VARIABLE: Final = "TOKENBUDGET_HOSTS"
 
-_configured: dict[str, str] = {}
+_configured: Mapping[str, str] = {}
+"""What the program has named. Never changed, only replaced: so it is seen whether anything was named since."""
 
 
 def map_host(base_url: str, provider: str) -> None:
@@ -98,7 +99,23 @@ def map_host(base_url: str, provider: str) -> None:
     """
     if not base_url or not provider:
         raise ValueError("map_host needs a base URL and the name of a provider")
-    _configured[base_url.rstrip("/").lower()] = provider
+    global _configured
+    _configured = {**_configured, base_url.rstrip("/").lower(): provider}
+
+
+def named() -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """What has been told of who is where: by the program, and by the configuration file."""
+    return _configured, settings.hosts()
+
+
+def still(told: tuple[Mapping[str, str], Mapping[str, str]]) -> bool:
+    """Whether nothing else has been told since :func:`named` said ``told``.
+
+    >>> told = named()
+    >>> still(told), map_host("http://llm.example.com/mistral", "mistral_ai"), still(told)
+    (True, None, False)
+    """
+    return told[0] is _configured and told[1] is settings.hosts()
 
 
 def provider_of(base_url: str, default: str) -> str:
@@ -110,7 +127,7 @@ def provider_of(base_url: str, default: str) -> str:
     'deepseek'
     """
     url = base_url.lower()
-    return _named(url) or _listed(url) or default
+    return _told_of(url) or _listed(url) or default
 
 
 @functools.lru_cache(maxsize=256)
@@ -133,15 +150,15 @@ def _listed(url: str) -> str | None:
     return None
 
 
-def _named(url: str) -> str | None:
+def _told_of(url: str) -> str | None:
     """The provider that the program, or else the configuration file, has named for a URL in lower case."""
     filed = settings.hosts()
     if not _configured and not filed:
         return None
-    named = {**filed, **_configured} if filed else _configured
+    told = {**filed, **_configured} if filed else _configured
     bare = url.partition("://")[2]
-    fitting = [start for start in named if _begins(url, start) or _begins(bare, start)]
-    return named[max(fitting, key=len)] if fitting else None
+    fitting = [start for start in told if _begins(url, start) or _begins(bare, start)]
+    return told[max(fitting, key=len)] if fitting else None
 
 
 def _begins(url: str, start: str) -> bool:

@@ -90,6 +90,7 @@ def counting(meter_provider: MeterProvider | None = None, *, lenient: bool = Fal
         if not lenient:
             raise
         tell_refused(error)
+    process.prices.load()  # not on the first call's time
     observe(process.enforcer, meter_provider)
     deferred.at_exit(_flush_budgets)
     return process

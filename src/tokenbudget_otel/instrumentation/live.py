@@ -246,7 +246,7 @@ class Session:
             self.door.telemetry,
             self.door.meter,
             request,
-            server=(self.peer.host, self.peer.port),
+            server=self.peer.server,
             attributes=self.attributes,
             admit=admit,
         )

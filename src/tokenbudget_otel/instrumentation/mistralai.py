@@ -28,7 +28,7 @@ from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.door import Door, never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, positive, text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import provider_of
 from tokenbudget_otel.instrumentation.http_door import RequestDoor
@@ -158,16 +158,19 @@ def _attributes(body: Body) -> Mapping[str, Any]:
     attributes: dict[str, Any] = {}
     # A conversation has its sampling arguments apart.
     for source in (body, body.get("completion_args")):
+        if source is None:
+            continue
+        told = fields(source)
         for name, field, kind in _SAMPLING:
-            value = get(source, field)
-            if isinstance(value, kind) and not isinstance(value, bool):
+            value = told.get(field)
+            if value is not None and isinstance(value, kind) and not isinstance(value, bool):
                 attributes[name] = value
-        stop = get(source, "stop")
+        stop = told.get("stop")
         if isinstance(stop, str):
             attributes[semconv.REQUEST_STOP_SEQUENCES] = (stop,)
         elif isinstance(stop, list) and stop and all(isinstance(one, str) for one in stop):
             attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stop)
-        form = get(source, "response_format", "type")
+        form = get(told.get("response_format"), "type")
         if isinstance(form, str) and form in _OUTPUT_TYPES:
             attributes[semconv.OUTPUT_TYPE] = _OUTPUT_TYPES[form]
     if body.get("stream") is True:

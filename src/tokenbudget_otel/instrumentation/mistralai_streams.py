@@ -13,7 +13,7 @@ from tokenbudget_otel.instrumentation.mistralai_usage import (
     conversation_usage,
     transcription_usage,
 )
-from tokenbudget_otel.instrumentation.openai_streams import CHUNK_HINTS, DONE
+from tokenbudget_otel.instrumentation.openai_streams import CHUNK_HINTS, CHUNK_VOID, DONE
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.usage import TokenUsage
 
@@ -127,7 +127,7 @@ class AudioReader:
 
 
 COMPLETION: Final = StreamFormat(_CHUNK_MARKS, (*CHUNK_HINTS, b'"object":"error', b'"object": "error'), _TEXT,
-                                 CompletionReader)  # fmt: skip
+                                 CompletionReader, CHUNK_VOID)  # fmt: skip
 CONVERSATION: Final = StreamFormat(_EVENT_MARKS, (b'"conversation.response.',), _TEXT, ConversationReader)
 AGENT_CONVERSATION: Final = StreamFormat(
     _NAMED_MARKS, (b'"conversation.response.', b'"model"'), _TEXT, ConversationReader

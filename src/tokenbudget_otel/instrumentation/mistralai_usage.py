@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.endpoint import Body
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, is_count, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, is_count, text
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage
 from tokenbudget_otel.usage import TokenUsage
 
@@ -29,7 +29,10 @@ _ANNOTATIONS: Final = ("document_annotation_format", "bbox_annotation_format")
 def completion_usage(usage: Any) -> TokenUsage | None:
     """Usage of completions and embeddings. Audio in the input is billed by the second, beside the tokens."""
     known = chat_usage(usage, "mistral_ai")
-    seconds = TokenUsage.reading({"input_audio_seconds": get(usage, "prompt_audio_seconds")})
+    told = get(usage, "prompt_audio_seconds")
+    if not isinstance(told, int | float):  # the SDK has an object of its own for a field that was not sent
+        return known
+    seconds = TokenUsage.reading({"input_audio_seconds": told})
     return (known or TokenUsage()).replace(**seconds.counts()) or None
 
 
@@ -77,11 +80,13 @@ def pages_of(pages: Any, body: Body) -> TokenUsage:
 
 def read_judgement(data: Any, _body: Body, _provider: str) -> ResponseFacts:
     """A moderation or classification, or anything else with an id, a model and usage."""
+    said = fields(data)
+    usage = said.get("usage")
     return ResponseFacts(
-        id=text(get(data, "id")),
-        model=text(get(data, "model")),
-        usage=completion_usage(get(data, "usage")),
-        tier=text(get(data, "usage", "service_tier")),
+        id=text(said.get("id")),
+        model=text(said.get("model")),
+        usage=completion_usage(usage),
+        tier=text(get(usage, "service_tier")),
     )
 
 
@@ -89,11 +94,9 @@ def read_completion(data: Any, body: Body, provider: str) -> ResponseFacts:
     """A completion: of chat, fill-in-the-middle or an agent."""
     facts = read_judgement(data, body, provider)
     choices = get(data, "choices")
-    facts.finish_reasons = tuple(
-        reason
-        for choice in (choices if isinstance(choices, list) else ())
-        if (reason := text(get(choice, "finish_reason")))
-    )
+    for choice in choices if isinstance(choices, list) else ():
+        if (reason := text(get(choice, "finish_reason"))) is not None:
+            facts.finish_reasons += (reason,)
     return facts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,10 +18,11 @@ from tokenbudget_otel.instrumentation import openai_content as content
 from tokenbudget_otel.instrumentation.changes import THINKING, Changes, Fields, Path
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, positive, text
 from tokenbudget_otel.instrumentation.guard import tell_once
 from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
 from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
+from tokenbudget_otel.instrumentation.known_peers import KnownPeers
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_batches import OpenAIBatches
 from tokenbudget_otel.instrumentation.openai_realtime import RealtimeDoor, ResponsesDoor
@@ -29,6 +30,7 @@ from tokenbudget_otel.instrumentation.openai_streams import (
     CHUNK_HINTS,
     CHUNK_MARKS,
     CHUNK_TEXT,
+    CHUNK_VOID,
     MEDIA_HINTS,
     MEDIA_MARKS,
     RESPONSE_HINTS,
@@ -69,8 +71,6 @@ CLASSES: Final = {
 }
 """Client classes that stand for a provider, whatever their base URL."""
 
-_DEPLOYING: Final = {"BaseAzureClient": "azure.ai.openai"}
-
 RUNTIMES: Final = {"bedrock": "aws.bedrock"}
 """The same of ``OpenAI(provider=…)``, by the name that the SDK gives what is configured so."""
 
@@ -108,14 +108,15 @@ MAX_REFUSING: Final = 1_000
 
 
 def _chat_size(body: Body, _options: Any) -> Size:
-    extent = measure(*(body.get(part) for part in ("messages", "tools", "functions", "response_format")))
+    asked = body.get
+    extent = measure(asked("messages"), asked("tools"), asked("functions"), asked("response_format"))
     return Size(
         extent.likely(MEDIA),
         extent.bound(MEDIA),
-        max_output_tokens=positive(body.get("max_completion_tokens")) or positive(body.get("max_tokens")),
-        choices=positive(body.get("n")) or 1,
-        text_only=not (extent.images or extent.others or body.get("audio")),
-        extra=TokenUsage(web_searches=1) if searched(body, PROVIDER) else None,
+        positive(asked("max_completion_tokens")) or positive(asked("max_tokens")),
+        positive(asked("n")) or 1,
+        TokenUsage(web_searches=1) if searched(body, PROVIDER) else None,
+        text_only=not (extent.images or extent.others or asked("audio")),
     )
 
 
@@ -130,23 +131,24 @@ def _completion_size(body: Body, _options: Any) -> Size:
 
 
 def _response_size(body: Body, _options: Any) -> Size:
-    parts = ("input", "instructions", "tools", "text", "prompt")
-    extent = measure(*(body.get(part) for part in parts))
+    asked, tools = body.get, body.get("tools")
+    previous, stored = asked("previous_response_id") or asked("conversation"), asked("prompt")
+    extent = measure(asked("input"), asked("instructions"), tools, asked("text"), stored)
     # Earlier turns and stored prompts are not in the request; only the context window bounds them. The same
     # goes for what server-side tools feed back into the model.
-    unseen = any(body.get(name) for name in ("previous_response_id", "conversation", "prompt"))
-    server_tools = [tool for tool in body.get("tools") or () if get(tool, "type") not in ("function", "custom")]
-    searches = positive(body.get("max_tool_calls")) if server_tools else None
+    unseen = bool(previous or stored)
+    server_tools = [tool for tool in tools if get(tool, "type") not in ("function", "custom")] if tools else ()
+    searches = positive(asked("max_tool_calls")) if server_tools else None
     return Size(
         extent.likely(MEDIA),
         None if unseen or server_tools else extent.bound(MEDIA),
-        max_output_tokens=positive(body.get("max_output_tokens")),
+        positive(asked("max_output_tokens")),
         text_only=not (extent.images or extent.others or server_tools or unseen),
         extra=TokenUsage(web_searches=searches) if searches and _searches(server_tools) else None,
     )
 
 
-def _searches(tools: list[Any]) -> bool:
+def _searches(tools: Iterable[Any]) -> bool:
     return any(str(get(tool, "type")).startswith("web_search") for tool in tools)
 
 
@@ -211,78 +213,114 @@ def _speech_size(body: Body, _options: Any) -> Size:
     return Size(extent.likely(MEDIA), extent.bound(MEDIA), extra=TokenUsage(input_characters=len(said)))
 
 
-_SAMPLING: Final = (
-    (semconv.REQUEST_TEMPERATURE, "temperature", (int, float)),
-    (semconv.REQUEST_TOP_P, "top_p", (int, float)),
-    (semconv.REQUEST_FREQUENCY_PENALTY, "frequency_penalty", (int, float)),
-    (semconv.REQUEST_PRESENCE_PENALTY, "presence_penalty", (int, float)),
-    (semconv.REQUEST_SEED, "seed", int),
-    (semconv.REQUEST_MAX_TOKENS, "max_tokens", int),
-    (semconv.REQUEST_MAX_TOKENS, "max_completion_tokens", int),
-    (semconv.REQUEST_MAX_TOKENS, "max_output_tokens", int),
-    (semconv.REQUEST_REASONING_LEVEL, "reasoning_effort", str),
-    (semconv.REQUEST_PREVIOUS_RESPONSE_ID, "previous_response_id", str),
-    (semconv.EMBEDDINGS_DIMENSION_COUNT, "dimensions", int),
-    (semconv.OPENAI_REQUEST_SERVICE_TIER, "service_tier", str),
-)
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _alone(value: Any) -> tuple[str] | None:
+    return (value,) if isinstance(value, str) else None
+
+
+def _stops(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
+
+
+def _choices(value: Any) -> int | None:
+    return value if (choices := positive(value)) is not None and choices != 1 else None
+
+
+def _conversation(value: Any) -> str | None:
+    return text(value) or text(get(value, "id"))
+
+
+def _effort(value: Any) -> str | None:
+    return text(get(value, "effort"))
+
 
 _OUTPUT_TYPES: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
+
+_ATTRIBUTES: Final[Mapping[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]]] = {
+    "temperature": (semconv.REQUEST_TEMPERATURE, _number, ()),
+    "top_p": (semconv.REQUEST_TOP_P, _number, ()),
+    "frequency_penalty": (semconv.REQUEST_FREQUENCY_PENALTY, _number, ()),
+    "presence_penalty": (semconv.REQUEST_PRESENCE_PENALTY, _number, ()),
+    "seed": (semconv.REQUEST_SEED, _whole, ()),
+    "max_tokens": (semconv.REQUEST_MAX_TOKENS, _whole, ("max_completion_tokens", "max_output_tokens")),
+    "max_completion_tokens": (semconv.REQUEST_MAX_TOKENS, _whole, ("max_output_tokens",)),
+    "max_output_tokens": (semconv.REQUEST_MAX_TOKENS, _whole, ()),
+    "reasoning_effort": (semconv.REQUEST_REASONING_LEVEL, _text, ("reasoning",)),
+    "reasoning": (semconv.REQUEST_REASONING_LEVEL, _effort, ()),
+    "previous_response_id": (semconv.REQUEST_PREVIOUS_RESPONSE_ID, _text, ()),
+    "dimensions": (semconv.EMBEDDINGS_DIMENSION_COUNT, _whole, ()),
+    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, _text, ()),
+    "stream": (semconv.REQUEST_STREAM, lambda value: True if value is True else None, ()),
+    "stop": (semconv.REQUEST_STOP_SEQUENCES, _stops, ()),
+    "n": (semconv.REQUEST_CHOICE_COUNT, _choices, ()),
+    "encoding_format": (semconv.REQUEST_ENCODING_FORMATS, _alone, ()),
+    "conversation": (semconv.CONVERSATION_ID, _conversation, ()),
+}
+"""Fields of requests: the span attribute that each becomes, how it is read, and the fields that say the same better."""
 
 
 def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
     attributes: dict[str, Any] = {}
-    for name, field, kind in _SAMPLING:
-        value = body.get(field)
-        if isinstance(value, kind) and not isinstance(value, bool):
-            attributes[name] = value
-    if body.get("stream") is True:
-        attributes[semconv.REQUEST_STREAM] = True
-    stop = body.get("stop")
-    if isinstance(stop, str):
-        attributes[semconv.REQUEST_STOP_SEQUENCES] = (stop,)
-    elif isinstance(stop, list) and all(isinstance(one, str) for one in stop):
-        attributes[semconv.REQUEST_STOP_SEQUENCES] = tuple(stop)
-    if (choices := positive(body.get("n"))) is not None and choices != 1:
-        attributes[semconv.REQUEST_CHOICE_COUNT] = choices
-    if (effort := text(get(body.get("reasoning"), "effort"))) is not None:
-        attributes[semconv.REQUEST_REASONING_LEVEL] = effort
-    form = get(body.get("response_format"), "type") or get(body.get("text"), "format", "type")
-    if isinstance(form, str) and form in _OUTPUT_TYPES:
-        attributes[semconv.OUTPUT_TYPE] = _OUTPUT_TYPES[form]
-    if isinstance(encoding := body.get("encoding_format"), str):
-        attributes[semconv.REQUEST_ENCODING_FORMATS] = (encoding,)
-    conversation = body.get("conversation")
-    if (conversation_id := text(conversation) or text(get(conversation, "id"))) is not None:
-        attributes[semconv.CONVERSATION_ID] = conversation_id
+    for field, value in body.items():
+        row = _ATTRIBUTES.get(field)
+        if row is None or value is None:
+            continue
+        name, read, better = row
+        if (known := read(value)) is not None and (not better or not _said_better(better, body)):
+            attributes[name] = known
+    if "response_format" in body or "text" in body:
+        form = get(body.get("response_format"), "type") or get(body.get("text"), "format", "type")
+        if isinstance(form, str) and form in _OUTPUT_TYPES:
+            attributes[semconv.OUTPUT_TYPE] = _OUTPUT_TYPES[form]
     if api_type is not None:
         attributes[semconv.OPENAI_API_TYPE] = api_type
     return attributes
+
+
+def _said_better(fields: tuple[str, ...], body: Body) -> bool:
+    for field in fields:
+        value = body.get(field)
+        if value is not None and _ATTRIBUTES[field][1](value) is not None:
+            return True
+    return False
 
 
 # --- responses ---------------------------------------------------------------------------------------------------
 
 
 def _read_chat(data: Any, body: Body, provider: str) -> ResponseFacts:
-    choices = get(data, "choices")
-    reasons = tuple(
-        reason
-        for choice in (choices if isinstance(choices, list) else ())
-        if (reason := text(get(choice, "finish_reason")))
-    )
-    usage = get(data, "usage")
-    counted = chat_usage(usage, provider)
-    if counted is not None and (searches := searched(body, provider)):
-        counted = counted.replace(web_searches=searches)
+    said = fields(data)
+    choices, usage = said.get("choices"), said.get("usage")
+    reasons: tuple[str, ...] = ()
+    for choice in choices if isinstance(choices, list) else ():
+        reason = fields(choice).get("finish_reason")
+        if isinstance(reason, str) and reason:
+            reasons += (reason,)
+    attributes: dict[str, Any] = {}
+    if (fingerprint := text(said.get("system_fingerprint"))) is not None:
+        attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
     facts = ResponseFacts(
-        id=text(get(data, "id")),
-        model=text(get(data, "model")),
-        finish_reasons=reasons,
-        usage=counted,
-        tier=text(get(data, "service_tier")),
+        text(said.get("id")),
+        text(said.get("model")),
+        reasons,
+        chat_usage(usage, provider, searched(body, provider)),
+        tier=text(said.get("service_tier")),
         reported_nano_usd=reported_cost(usage, provider),
+        attributes=attributes,
     )
-    if (fingerprint := text(get(data, "system_fingerprint"))) is not None:
-        facts.attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
     note_upstream(data, provider, facts)
     return facts
 
@@ -336,7 +374,7 @@ def _spoken(body: Body) -> ResponseFacts:
 
 def _chunks(body: Body, provider: str) -> StreamFormat:
     reader = functools.partial(ChunkReader, provider, searches=searched(body, provider))
-    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, reader)
+    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, reader, CHUNK_VOID)
 
 
 def _events(_body: Body, provider: str) -> StreamFormat:
@@ -420,6 +458,23 @@ _ENDING: Final = re.compile("(" + "|".join(re.escape(path) for _, path in ENDPOI
 _RESPONSE_ID: Final = re.compile(r"/responses/(resp[\w-]+)(?:/cancel)?$")
 
 
+@functools.lru_cache(maxsize=256)
+def _by_path(method: str, url: str) -> Endpoint | None:
+    """The endpoint of a URL with more to it: a deployment before it, an id behind it."""
+    method, path = method.lower(), url.partition("?")[0]
+    if _RESPONSE_ID.search(path) and method in ("get", "post"):
+        return _FETCH
+    if (ending := _ENDING.search(path)) is not None:
+        return ENDPOINTS.get((method, ending.group(1)))
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _is_deploying(client: type) -> bool:
+    """Whether clients of a class are Azure's."""
+    return any(kind.__name__ == "BaseAzureClient" for kind in client.__mro__)
+
+
 # --- the door ----------------------------------------------------------------------------------------------------
 
 
@@ -439,11 +494,16 @@ class OpenAIDoor(StainlessDoor):
         super().__init__(telemetry, meter)
         self._stream_usage = stream_usage
         self._refusing: set[str] = set()
+        self._peers = KnownPeers(self._find_peer)
         self._background = BackgroundResponses(meter)
         self._batches = OpenAIBatches(meter)
 
     def peer(self, client: Any) -> Peer:
-        """Who ``client`` talks to. Half the world speaks OpenAI's API: a host is OpenAI's only if it is known to be."""
+        """Who ``client`` talks to."""
+        return self._peers.of(client)
+
+    def _find_peer(self, client: Any) -> Peer:
+        """Half the world speaks OpenAI's API: a host is OpenAI's only if it is known to be."""
         url = client.base_url
         runtime = RUNTIMES.get(str(get(client, "_provider_runtime", "name")))
         provider = by_class(client, self.classes) or runtime or provider_of(str(url), COMPATIBLE)
@@ -453,19 +513,12 @@ class OpenAIDoor(StainlessDoor):
 
     def model_in_url(self, client: Any, url: str) -> bool:
         # The name of one of Azure's deployments stands in the URL, put there by the SDK or by the program.
-        return by_class(client, _DEPLOYING) is not None or "/deployments/" in f"{client.base_url}{url}"
+        kind: Any = type(client)
+        return "/deployments/" in f"{self._peers.base_url(client)}{url}" or _is_deploying(kind)
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
-        method = method.lower()
-        known = ENDPOINTS.get((method, url))
-        if known is not None:
-            return known
-        path = url.partition("?")[0]
-        if _RESPONSE_ID.search(path) and method in ("get", "post"):
-            return _FETCH
-        if (ending := _ENDING.search(path)) is not None:
-            return ENDPOINTS.get((method, ending.group(1)))
-        return self._batches.endpoint(method, path)
+        known = ENDPOINTS.get((method, url)) or _by_path(method, url)
+        return known if known is not None else self._batches.endpoint(method.lower(), url.partition("?")[0])
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         body = opened.body
@@ -476,7 +529,7 @@ class OpenAIDoor(StainlessDoor):
         asked = body.get("stream_options")
         if asked is not None and (not isinstance(asked, Mapping) or "include_usage" in asked):
             return
-        if opened.peer.provider in REFUSES_STREAM_OPTIONS or str(client.base_url) in self._refusing:
+        if opened.peer.provider in REFUSES_STREAM_OPTIONS or self._peers.base_url(client) in self._refusing:
             return
         options = opened.options
         headers = options.headers if isinstance(options.headers, Mapping) else {}
@@ -492,7 +545,7 @@ class OpenAIDoor(StainlessDoor):
             else changed_options(options, json_data={**options.json_data, **wanted}, headers=headers)
         )
         opened.asked_usage = True
-        opened.base_url = str(client.base_url)
+        opened.base_url = self._peers.base_url(client)
 
     def refused_change(self, opened: Opened, error: BaseException) -> bool:
         if getattr(error, "status_code", None) not in (400, 422):

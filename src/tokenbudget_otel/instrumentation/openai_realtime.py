@@ -534,7 +534,7 @@ class ResponsesSession(Session):
             door.telemetry,
             door.meter,
             request,
-            server=(self.peer.host, self.peer.port),
+            server=self.peer.server,
             attributes=functools.partial(self._endpoint.attributes, body),
             admit=False,
         ).begin()

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, listed, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, listed, text
 from tokenbudget_otel.instrumentation.openai_usage import (
     audio_usage,
     chat_usage,
@@ -27,6 +27,8 @@ CHUNK_TEXT: Final = re.compile(
 )
 
 CHUNK_HINTS: Final = (b'"usage"', b'_reason":"', b'_reason": "', b'"error"', b"x_groq", b"[DONE]")
+
+CHUNK_VOID: Final = (b'"usage":null', b'"usage": null')
 
 RESPONSE_MARKS: Final = re.compile(
     rb'"type":\s*"(?:error|response\.(?:created|queued|completed|failed|incomplete|cancelled))"'
@@ -163,20 +165,22 @@ class MediaEventReader:
 def read_response(response: Any, facts: ResponseFacts | None = None, provider: str = "openai") -> ResponseFacts:
     """A response of the Responses API."""
     facts = facts or ResponseFacts()
-    facts.id = text(get(response, "id")) or facts.id
-    facts.model = text(get(response, "model")) or facts.model
-    facts.tier = text(get(response, "service_tier")) or facts.tier
-    facts.status = text(get(response, "status")) or facts.status
-    facts.background = get(response, "background") is True or facts.background
+    said = fields(response)
+    facts.id = text(said.get("id")) or facts.id
+    facts.model = text(said.get("model")) or facts.model
+    facts.tier = text(said.get("service_tier")) or facts.tier
+    facts.status = status = text(said.get("status")) or facts.status
+    facts.background = said.get("background") is True or facts.background
     facts.usage = response_usage(response, provider) or facts.usage
-    facts.reported_nano_usd = reported_cost(get(response, "usage"), provider)
+    facts.reported_nano_usd = reported_cost(said.get("usage"), provider)
     note_upstream(response, provider, facts)
-    facts.more = made_images(response) or facts.more
-    if any(get(item, "type") == "compaction" for item in listed(get(response, "output"))):
-        facts.attributes[semconv.CONVERSATION_COMPACTED] = True
-    if facts.status == "failed":
-        facts.error = stream_error(get(response, "error") or "the response failed")
-    reason = text(get(response, "incomplete_details", "reason"))
-    if facts.status in ("completed", "incomplete"):
-        facts.finish_reasons = (reason or "stop",)
+    if said.get("tool_usage") is not None:
+        facts.more = made_images(response) or facts.more
+    for item in listed(said.get("output")):
+        if fields(item).get("type") == "compaction":
+            facts.attributes[semconv.CONVERSATION_COMPACTED] = True
+    if status == "failed":
+        facts.error = stream_error(said.get("error") or "the response failed")
+    if status in ("completed", "incomplete"):
+        facts.finish_reasons = (text(get(said.get("incomplete_details"), "reason")) or "stop",)
     return facts

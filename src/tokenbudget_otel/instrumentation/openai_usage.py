@@ -7,12 +7,13 @@ Field meanings: the SDK's own types (``openai.types``) and each provider's API r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from tokenbudget_otel.instrumentation.facts import get, text
+from tokenbudget_otel.instrumentation.facts import fields, get, text
+from tokenbudget_otel.instrumentation.fields import NOTHING, Fields
 from tokenbudget_otel.money import to_nano
 from tokenbudget_otel.usage import TokenUsage
 
@@ -42,53 +43,70 @@ XAI_TOOLS: Final = {
 _SEARCH_MODEL: Final = re.compile(r"-search-(?:preview|api)\b")
 
 
-def chat_usage(usage: Any, provider: str) -> TokenUsage | None:
-    """Usage of chat completions, legacy completions and embeddings."""
+_CACHED_ELSEWHERE: Final = ("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
+"""DeepSeek, Mistral and Moonshot have names or places of their own for cached tokens."""
+
+_INCOMING: Final = (
+    ("cache_write_tokens", "cache_write_tokens"),
+    ("text_tokens", "input_text_tokens"),
+    ("audio_tokens", "input_audio_tokens"),
+    ("image_tokens", "input_image_tokens"),
+)
+_OUTGOING: Final = (
+    ("rejected_prediction_tokens", "rejected_prediction_tokens"),
+    ("text_tokens", "output_text_tokens"),
+    ("audio_tokens", "output_audio_tokens"),
+)
+"""What details of the input and the output are called by chat completions, and the counts that they are."""
+
+
+def chat_usage(usage: Any, provider: str, searches: int = 0) -> TokenUsage | None:
+    """Usage of chat completions, legacy completions and embeddings; with ``searches`` that it does not tell
+    (:func:`searched`), where it tells anything."""
     if usage is None:
         return None
-    prompt, completion = get(usage, "prompt_tokens_details"), get(usage, "completion_tokens_details")
-    output = get(usage, "completion_tokens")
-    reasoning = _first(get(completion, "reasoning_tokens"), get(usage, "reasoning_tokens"))
-    citations = get(usage, "citation_tokens")
-    if provider in REASONING_OUTSIDE and isinstance(output, int):
-        output += _outside(usage, reasoning, provider) + (citations if isinstance(citations, int) else 0)
-    return (
-        TokenUsage.reading(
-            {
-                "input_tokens": get(usage, "prompt_tokens"),
-                "output_tokens": output,
-                # DeepSeek, Mistral and Moonshot have names or places of their own for cached tokens.
-                "cache_read_tokens": _first(
-                    get(prompt, "cached_tokens"),
-                    get(usage, "prompt_cache_hit_tokens"),
-                    get(usage, "num_cached_tokens"),
-                    get(usage, "cached_tokens"),
-                ),
-                "cache_write_tokens": get(prompt, "cache_write_tokens"),
-                "reasoning_tokens": reasoning,
-                "citation_tokens": citations if provider in REASONING_OUTSIDE else None,
-                "rejected_prediction_tokens": get(completion, "rejected_prediction_tokens"),
-                "input_text_tokens": get(prompt, "text_tokens"),
-                "input_audio_tokens": get(prompt, "audio_tokens"),
-                "input_image_tokens": get(prompt, "image_tokens"),
-                "output_text_tokens": get(completion, "text_tokens"),
-                "output_audio_tokens": get(completion, "audio_tokens"),
-                "web_searches": _first(get(usage, "num_search_queries"), _sources(usage, provider)),
-            }
-        )
-        or None
-    )
+    told = fields(usage)
+    incoming, outgoing = fields(told.get("prompt_tokens_details")), fields(told.get("completion_tokens_details"))
+    output = told.get("completion_tokens")
+    reasoning = outgoing.get("reasoning_tokens")
+    if reasoning is None:
+        reasoning = told.get("reasoning_tokens")
+    cached = incoming.get("cached_tokens")
+    if cached is None:
+        cached = _first(map(told.get, _CACHED_ELSEWHERE))
+    counts: dict[str, Any] = {"input_tokens": told.get("prompt_tokens")}
+    if provider in REASONING_OUTSIDE:
+        citations = told.get("citation_tokens")
+        if isinstance(output, int):
+            output += _outside(told, reasoning, provider) + (citations if isinstance(citations, int) else 0)
+        counts["citation_tokens"] = citations
+    counts["output_tokens"] = output
+    counts["cache_read_tokens"] = cached
+    counts["reasoning_tokens"] = reasoning
+    if incoming is not NOTHING:
+        for name, count in _INCOMING:
+            if (tokens := incoming.get(name)) is not None:
+                counts[count] = tokens
+    if outgoing is not NOTHING:
+        for name, count in _OUTGOING:
+            if (tokens := outgoing.get(name)) is not None:
+                counts[count] = tokens
+    found = told.get("num_search_queries")
+    if found is None and provider == "x_ai":
+        # xAI's live search is billed by the source that was used, and a source is what counts as a search here.
+        found = told.get("num_sources_used") or None
+    if found is not None:
+        counts["web_searches"] = found
+    read = TokenUsage.reading(counts)
+    if not read:
+        return None
+    return read.replace(web_searches=searches) if searches else read
 
 
-def _sources(usage: Any, provider: str) -> Any:
-    """xAI's live search is billed by the source that was used, and a source is what counts as a search here."""
-    return get(usage, "num_sources_used") or None if provider == "x_ai" else None
-
-
-def _outside(usage: Any, reasoning: Any, provider: str) -> int:
+def _outside(usage: Fields, reasoning: Any, provider: str) -> int:
     """Reasoning tokens that ``completion_tokens`` leaves out. A total that is too small for them says that it
     includes them after all; Perplexity leaves them out of the total as well."""
-    prompt, completion, total = (get(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    prompt, completion, total = map(usage.get, ("prompt_tokens", "completion_tokens", "total_tokens"))
     told = isinstance(total, int) and isinstance(prompt, int)
     if not isinstance(reasoning, int):
         return max(0, total - prompt - completion) if told and provider in TOTAL_KNOWS_MORE else 0
@@ -99,44 +117,47 @@ def _outside(usage: Any, reasoning: Any, provider: str) -> int:
 
 def response_usage(response: Any, provider: str = "openai") -> TokenUsage | None:
     """Usage of the Responses API: the tokens in ``usage``, the server's tool calls in what says so best."""
-    usage = get(response, "usage")
+    said = fields(response)
+    usage = said.get("usage")
     if usage is None:
         return None
-    details = get(usage, "input_tokens_details")
-    writes = get(details, "cache_write_tokens_details")
-    counts: dict[str, Any] = {
-        "input_tokens": get(usage, "input_tokens"),
-        "output_tokens": get(usage, "output_tokens"),
-        "cache_read_tokens": get(details, "cached_tokens"),
-        "cache_write_tokens": get(details, "cache_write_tokens"),
-        "cache_write_30m_tokens": get(writes, "ttl_30m_tokens"),
-        "cache_write_12h_tokens": get(writes, "ttl_12h_tokens"),
-        "reasoning_tokens": get(usage, "output_tokens_details", "reasoning_tokens"),
-    }
-    counts |= _tool_calls(get(response, "output"))
-    billable = get(response, "tool_usage", "web_search", "num_requests")
-    if isinstance(billable, int) and (billable or "web_searches" in counts):
-        counts["web_searches"] = billable
+    told = fields(usage)
+    counts: dict[str, Any] = {"input_tokens": told.get("input_tokens"), "output_tokens": told.get("output_tokens")}
+    if (details := told.get("input_tokens_details")) is not None:
+        incoming = fields(details)
+        counts["cache_read_tokens"] = incoming.get("cached_tokens")
+        if (written := incoming.get("cache_write_tokens")) is not None:
+            counts["cache_write_tokens"] = written
+        if (writes := incoming.get("cache_write_tokens_details")) is not None:
+            counts["cache_write_30m_tokens"] = get(writes, "ttl_30m_tokens")
+            counts["cache_write_12h_tokens"] = get(writes, "ttl_12h_tokens")
+    if (details := told.get("output_tokens_details")) is not None:
+        counts["reasoning_tokens"] = get(details, "reasoning_tokens")
+    if isinstance(output := said.get("output"), list):
+        _count_tool_calls(output, counts)
+    if (tools := said.get("tool_usage")) is not None:
+        billable = get(tools, "web_search", "num_requests")
+        if isinstance(billable, int) and (billable or "web_searches" in counts):
+            counts["web_searches"] = billable
     if provider == "x_ai":
-        counts |= _counted_by_xai(get(usage, "server_side_tool_usage_details"))
+        counts |= _counted_by_xai(told.get("server_side_tool_usage_details"))
     return TokenUsage.reading(counts) or None
 
 
-def _tool_calls(output: Any) -> dict[str, int]:
-    """The server's tool calls among the output items, by unit. A web search is billed, opening a page that it found
+def _count_tool_calls(output: list[Any], counts: dict[str, Any]) -> None:
+    """Add the server's tool calls among the output items, by unit. A web search is billed, opening a page that it found
     is not; a container of the code interpreter is billed once, however often it runs something."""
-    calls: dict[str, int] = {}
     containers: set[str] = set()
-    for item in output if isinstance(output, list) else ():
-        unit = SERVER_TOOLS.get(text(get(item, "type")) or "")
+    for item in output:
+        kind = get(item, "type")
+        unit = SERVER_TOOLS.get(kind) if isinstance(kind, str) else None
         if unit is None or (unit == "web_searches" and get(item, "action", "type") not in (None, "search")):
             continue
         if unit == "code_executions" and (container := text(get(item, "container_id"))) is not None:
             if container in containers:
                 continue
             containers.add(container)
-        calls[unit] = calls.get(unit, 0) + 1
-    return calls
+        counts[unit] = counts.get(unit, 0) + 1
 
 
 def _counted_by_xai(details: Any) -> dict[str, int]:
@@ -161,7 +182,9 @@ class MadeImages:
 def made_images(response: Any) -> MadeImages | None:
     """What a response's image generation tool used, where it says so (``tool_usage.image_gen``)."""
     told = get(response, "tool_usage", "image_gen")
-    usage = _image_tokens(told) if told is not None else None
+    if told is None:
+        return None
+    usage = _image_tokens(told)
     return MadeImages(image_model(response), usage) if usage is not None and usage.total_tokens else None
 
 
@@ -178,7 +201,9 @@ def searched(body: Mapping[str, Any], provider: str) -> int:
     """Searches that a chat completion makes without a word about it: OpenAI's search models make one a call."""
     if provider not in ("openai", "azure.ai.openai"):
         return 0
-    return 1 if _SEARCH_MODEL.search(text(body.get("model")) or "") else 0
+    model = body.get("model")
+    # Most names are told without the pattern.
+    return 1 if isinstance(model, str) and "-search-" in model and _SEARCH_MODEL.search(model) else 0
 
 
 def image_usage(data: Any) -> TokenUsage | None:
@@ -201,7 +226,7 @@ def _image_tokens(usage: Any) -> TokenUsage | None:
                 "output_tokens": output,
                 "input_text_tokens": get(incoming, "text_tokens"),
                 "input_image_tokens": get(incoming, "image_tokens"),
-                "cache_read_tokens": _first(get(incoming, "cached_tokens"), get(usage, "cached_tokens")),
+                "cache_read_tokens": _first((get(incoming, "cached_tokens"), get(usage, "cached_tokens"))),
                 "output_text_tokens": get(outgoing, "text_tokens"),
                 # Without a split, what an image model writes is an image.
                 "output_image_tokens": get(outgoing, "image_tokens") if outgoing is not None else output,
@@ -220,7 +245,7 @@ def audio_usage(data: Any) -> TokenUsage | None:
         return TokenUsage.reading({"input_audio_seconds": _number(seconds)}) if seconds is not None else None
     if get(usage, "type") == "duration":
         return TokenUsage.reading({"input_audio_seconds": _number(get(usage, "seconds"))})
-    details = _first(get(usage, "input_token_details"), get(usage, "input_tokens_details"))
+    details = _first((get(usage, "input_token_details"), get(usage, "input_tokens_details")))
     return (
         TokenUsage.reading(
             {
@@ -301,5 +326,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
+def _first(values: Iterable[Any]) -> Any:
+    for value in values:
+        if value is not None:
+            return value
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.trace import Span
 
@@ -32,6 +32,9 @@ _BETWEEN: Final = frozenset(("tokenbudget_otel", "wrapt", "functools", "contextl
 
 MAX_FRAMES: Final = 48
 
+MAX_MODULES: Final = 4_096
+"""Modules whose kind is remembered. Programs that make modules up as they go begin anew."""
+
 
 def around_this_call(sdk: str) -> str | None:
     """The module of the instrumentor whose function the call comes through, if there is one.
@@ -47,16 +50,33 @@ def around_this_call(sdk: str) -> str | None:
     for _ in range(MAX_FRAMES):
         if frame is None:
             return None
-        module = str(frame.f_globals.get("__name__", ""))
-        top = module.partition(".")[0]
-        if top != sdk and top not in _BETWEEN:
-            if is_peer(module):
-                return module
-            # OpenTelemetry's own helpers stand between the parts of an instrumentor.
-            if top != "opentelemetry":
-                return None
+        module = frame.f_globals.get("__name__", "")
+        kind = _kinds.get(module)
+        if kind is None:
+            kind = _kind_of(module)
+        if kind is not _PASSED and kind != sdk:
+            return str(module) if kind is _PEER else None
         frame = frame.f_back
     return None
+
+
+_PASSED: Final = "passed"
+_PEER: Final = "a peer"
+
+_kinds: Final[dict[Any, str]] = {}
+"""What stands on the stack, by the name of its module: a peer, something to be passed, or else its top name."""
+
+
+def _kind_of(module: Any) -> str:
+    name = str(module)
+    top = name.partition(".")[0]
+    # OpenTelemetry's own helpers stand between the parts of an instrumentor.
+    kind = _PEER if is_peer(name) else _PASSED if top in _BETWEEN or top == "opentelemetry" else top
+    if len(_kinds) >= MAX_MODULES:
+        _kinds.clear()
+    if isinstance(module, str):
+        _kinds[module] = kind
+    return kind
 
 
 def is_peer(module: str) -> bool:

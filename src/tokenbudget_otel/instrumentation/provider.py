@@ -387,7 +387,9 @@ def find(source: Any, path: Field) -> Any:
     for name in path.split("."):
         if source is None:
             return None
-        if name.isdigit() and isinstance(source, list | tuple):
+        if type(source) is dict:
+            source = source.get(name)
+        elif isinstance(source, list | tuple) and name.isdigit():
             source = source[int(name)] if int(name) < len(source) else None
         else:
             source = get(source, name)

@@ -43,15 +43,19 @@ class Extent:
 
     def likely(self, media: MediaTokens) -> int:
         """The likely number of input tokens."""
-        text = -(-self.characters // BYTES_PER_TOKEN)
-        return text + 3 * self.nodes + self.images * media.image[0] + self.others * media.other[0]
+        text = -(-self.characters // BYTES_PER_TOKEN) + 3 * self.nodes
+        if not (self.images or self.others):
+            return text
+        return text + self.images * media.image[0] + self.others * media.other[0]
 
     def bound(self, media: MediaTokens) -> int | None:
         """A number of input tokens that is not exceeded, or ``None`` where that cannot be told."""
         if self.unseen or (self.others and media.other[1] is None):
             return None
-        others = self.others * (media.other[1] or 0)
-        return self.bytes + FRAMING_PER_NODE * self.nodes + FRAMING + self.images * media.image[1] + others
+        text = self.bytes + FRAMING_PER_NODE * self.nodes + FRAMING
+        if not (self.images or self.others):
+            return text
+        return text + self.images * media.image[1] + self.others * (media.other[1] or 0)
 
 
 IMAGE_TYPES: Final = frozenset(("image_url", "input_image", "image"))
@@ -61,43 +65,72 @@ CACHE_MARKS: Final = ("cache_control", "cachePoint")
 OTHER_TYPES: Final = frozenset(("input_audio", "file", "input_file", "document", "audio", "video"))
 
 
+_PLAIN: Final = frozenset((str, dict, list, tuple, int, float, bool))
+
+_WALKED_AS: Final[tuple[tuple[Any, type], ...]] = (
+    (str, str), (Mapping, dict), (list, list), (tuple, tuple), (int, int), (float, float),
+)  # fmt: skip
+"""What instances of other types are walked as: subclasses, and mappings that are no dictionaries."""
+
+
 def measure(*parts: Any) -> Extent:
     """Walk through JSON-like values and add up their text. SDK objects, such as the content of an earlier answer,
     are walked as the JSON that they become. Iterators are left alone, they are the program's: with one of them
     there is no bound."""
-    extent = Extent()
-    stack: list[Any] = list(parts)
+    characters = size = nodes = images = others = 0
+    unseen = False
+    stack: list[Any] = [*parts]
     while stack:
         value = stack.pop()
-        if isinstance(value, str):
-            extent.characters += len(value)
-            extent.bytes += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-        elif isinstance(value, Mapping):
-            extent.nodes += 1
-            kind = value.get("type")
-            if isinstance(kind, str):
-                if kind in IMAGE_TYPES:
-                    extent.images += 1
+        if value is None:
+            continue
+        kind: type | None = type(value)
+        if kind not in _PLAIN:
+            kind, value = _as_plain(value)
+        if kind is str:
+            length = len(value)
+            characters += length
+            size += length if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+        elif kind is dict:
+            nodes += 1
+            named = value.get("type")
+            if named is not None and isinstance(named, str):
+                if named in IMAGE_TYPES:
+                    images += 1
                     continue
-                if kind in OTHER_TYPES:
-                    extent.others += 1
+                if named in OTHER_TYPES:
+                    others += 1
                     continue
             for name, item in value.items():
-                if isinstance(name, str):
-                    extent.bytes += len(name) + 4
-                stack.append(item)
-        elif isinstance(value, list | tuple):
-            extent.bytes += len(value)
-            stack.extend(value)
-        elif value is not None and not isinstance(value, bool | int | float):
-            if hasattr(value, "model_dump"):
-                stack.append(vars(value) | (getattr(value, "__pydantic_extra__", None) or {}))
-            elif type(value).__name__ not in ("Omit", "NotGiven"):  # what an SDK has for a field that is not sent
-                extent.unseen = True
-        elif value is not None:
-            extent.bytes += 24  # a number or a literal
-            extent.characters += 4
-    return extent
+                if type(name) is str or isinstance(name, str):
+                    size += len(name) + 4
+                if type(item) is str:
+                    length = len(item)
+                    characters += length
+                    size += length if item.isascii() else len(item.encode("utf-8", "surrogatepass"))
+                else:
+                    stack.append(item)
+        elif kind is list or kind is tuple:
+            size += len(value)
+            stack += value
+        elif kind is object:
+            unseen = True
+        elif kind is not None:
+            size += 24  # a number or a literal
+            characters += 4
+    return Extent(characters, size, nodes, images, others, unseen)
+
+
+def _as_plain(value: Any) -> tuple[type | None, Any]:
+    """What a value that is not of a plain type is walked as: the type, and what of it. ``object`` for what cannot be
+    seen, ``None`` for what is not sent."""
+    for kind, of in _WALKED_AS:
+        if isinstance(value, kind):
+            return of, value
+    if hasattr(value, "model_dump"):
+        return dict, vars(value) | (getattr(value, "__pydantic_extra__", None) or {})
+    # What an SDK has for a field that is not sent.
+    return (None if type(value).__name__ in ("Omit", "NotGiven") else object), value
 
 
 def longest_cache_ttl(*parts: Any) -> str:
@@ -108,17 +141,21 @@ def longest_cache_ttl(*parts: Any) -> str:
     >>> longest_cache_ttl([{"content": [{"text": "…", "cache_control": {"type": "ephemeral"}}]}])
     '5m'
     """
-    found, stack = "none", list(parts)
+    found, stack = "none", [*parts]
     while stack:
         value = stack.pop()
-        if isinstance(value, list | tuple):
-            stack.extend(value)
-        elif isinstance(value, Mapping):
+        kind = type(value)
+        if value is None or kind is str:
+            continue
+        if kind is list or isinstance(value, list | tuple):
+            stack += value
+        elif kind is dict or isinstance(value, Mapping):
             for mark in CACHE_MARKS:
-                if isinstance(point := value.get(mark), Mapping):
+                if (point := value.get(mark)) is not None and isinstance(point, Mapping):
                     if point.get("ttl") == "1h":
                         return "1h"
                     found = "5m"
-            result = value.get("toolResult")
-            stack += [value.get("content"), result.get("content") if isinstance(result, Mapping) else None]
+            stack.append(value.get("content"))
+            if (result := value.get("toolResult")) is not None and isinstance(result, Mapping):
+                stack.append(result.get("content"))
     return found

@@ -14,6 +14,7 @@ from tokenbudget_otel.instrumentation.call import LlmCall
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.growth import CUT, growth_of
 from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.pending import NULL_USAGE, Pending
 from tokenbudget_otel.instrumentation.sizing import BYTES_PER_TOKEN
 from tokenbudget_otel.instrumentation.sse import EventScanner
 from tokenbudget_otel.usage import TokenUsage
@@ -25,10 +26,6 @@ BEGINNING: Final = 64
 """Bytes of a file by which it is told whether its lines are read."""
 
 EVERY_EVENT: Final = re.compile(rb"data:")
-
-
-NULL_USAGE: Final = re.compile(rb',\s*"usage":\s*null')
-"""What servers write into every other chunk when usage was asked for; those in Python with a space."""
 
 BROKEN_CONNECTION: Final = frozenset(
     ("RemoteProtocolError", "ReadError", "ClientPayloadError", "IncompleteRead", "ProtocolError",
@@ -112,12 +109,14 @@ class StreamFormat:
         hints: plain pieces of bytes, one of which is in every event that has a mark.
         text: finds pieces of output text.
         reader: makes a reader; the argument is whether our request for usage is to be hidden.
+        void: plain pieces of bytes that have a hint, and are part of no mark (``"usage":null``).
     """
 
     marks: re.Pattern[bytes]
     hints: tuple[bytes, ...]
     text: re.Pattern[bytes]
     reader: Callable[[bool], StreamReader]
+    void: tuple[bytes, ...] = ()
 
 
 class LineReader(Protocol):
@@ -138,7 +137,14 @@ Finish = Callable[[str, ResponseFacts, BaseException | None], None]
 
 
 class StreamWatcher:
-    """Follows the body of a streamed response and ends its call."""
+    """Follows the body of a streamed response and ends its call.
+
+    ``pending`` is where the pieces are put down that nobody has to look at as they arrive; ``None`` where they are
+    looked at one by one: counted against a budget, kept, or decoded.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_decode", "_finish", "_lost", "_reader", "_scanner", "done", "growth",
+                 "pending")  # fmt: skip
 
     def __init__(
         self,
@@ -154,42 +160,44 @@ class StreamWatcher:
         self._finish = finish
         self._decode = decode
         # Bytes that we had to decode ourselves cannot be changed for the program: then nothing is withheld.
-        self._hide = hide_usage and decode is None
-        self._reader = form.reader(self._hide)
-        call.follow(self._reader)
-        self._scanner: EventScanner | None = EventScanner(
+        hide = hide_usage and decode is None
+        self._reader = reader = form.reader(hide)
+        self._lost = False
+        self._scanner = scanner = EventScanner(
             form.marks,
             form.hints,
             form.text,
-            self._event,
-            withhold=self._hide,
-            strip=NULL_USAGE if self._hide else None,
+            reader.event,
+            withhold=hide,
+            strip=NULL_USAGE if hide else None,
+            void=form.void,
         )
-        self._tokens: Callable[[], int] = self._scanner.text_tokens
-        self._carried = self._scanner.finish
-        self.growth = growth_of(call, self._reader, self._tokens)
+        self.growth = growth_of(call, reader, scanner.text_tokens)
+        self.pending: Pending | None = None
+        if self.growth is not None:
+            scanner.on_event = self._event
+        elif decode is None and form.marks is not EVERY_EVENT:
+            self.pending = Pending(reader, scanner, strips=hide)
+        call.follow(self.pending or reader)
 
     def _event(self, data: bytes) -> bool:
-        """An event that cannot be read is the program's to see, and the rest is followed all the same."""
         if self.growth is not None:
             self.growth.told = True
-        try:
-            return self._reader.event(data)
-        except Exception as error:
-            log_once("read a streamed response", error)
-            return False
+        return self._reader.event(data)
 
     def chunk(self, data: bytes) -> bytes:
-        scanner = self._scanner
-        if scanner is None:
+        if self.pending is not None:
+            return self.pending.take(data)
+        if self._lost:
             return data
+        scanner = self._scanner
         try:
             before = scanner.chunks
             shown = scanner.feed(data if self._decode is None else self._decode(data))
             self._call.chunk_arrived(scanner.chunks - before)
             return data if self._decode is not None else shown
         except Exception as error:
-            self._scanner = None
+            self._lost = True
             log_once("read a streamed response", error)
             return data
 
@@ -200,14 +208,22 @@ class StreamWatcher:
         return shown
 
     def rest(self) -> bytes:
-        rest = self._carried() if self._scanner is not None else b""
+        if self.pending is not None:
+            return self.pending.rest()
+        rest = b"" if self._lost else self._scanner.finish()
         return rest if self._decode is None else b""
 
     def ended(self, how: str, error: BaseException | None = None) -> None:
         if self.done:
             return
         self.done = True
-        outcome, facts = conclude(self._reader, how, error, self._call, self._tokens)
+        call, pending = self._call, self.pending
+        if pending is not None:
+            pending.look()
+            call.follow(self._reader)
+            if pending.first is not None:
+                call.chunks_arrived(pending.first, pending.last, pending.gaps)
+        outcome, facts = conclude(self._reader, how, error, call, self._scanner.text_tokens)
         self._finish(outcome, facts, error if how in TOLD else None)
 
 

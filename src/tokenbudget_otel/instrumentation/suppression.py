@@ -29,14 +29,22 @@ OPENLIT_CONTEXT_VARIABLE: Final = ("openlit.__helpers", "openlit_framework_llm_s
 
 OFFICIAL_KEYS: Final = (OFFICIAL_INFERENCE, OFFICIAL_EMBEDDING, OFFICIAL_FETCH_RESPONSE)
 
+SILENCE: Final = (context_api._SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation")
+"""What :func:`opentelemetry.instrumentation.utils.is_instrumentation_enabled` looks for."""
+
 _CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, *OFFICIAL_KEYS)
+
+_ANY_KEY: Final = frozenset((*SILENCE, *_CONTEXT_KEYS))
+
+
+def unasked(ctx: Context) -> bool:
+    """Whether nobody asks for anything in this context: most have none of the keys."""
+    return _ANY_KEY.isdisjoint(ctx)
 
 
 def suppressed(ctx: Context) -> bool:
     """Whether no span is to be made. Metering and budgets go on all the same."""
-    if not _enabled_in(ctx):
-        return True
-    if any(ctx.get(key) for key in _CONTEXT_KEYS):
+    if not unasked(ctx) and (not _enabled_in(ctx) or any(ctx.get(key) for key in _CONTEXT_KEYS)):
         return True
     # A context variable of a module that is only there if OpenLIT is; never imported by us.
     module = sys.modules.get(OPENLIT_CONTEXT_VARIABLE[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opentelemetry._logs import Logger, LoggerProvider, get_logger
 from opentelemetry.metrics import MeterProvider, get_meter
@@ -26,6 +26,7 @@ class Telemetry:
         logger: where content events go.
         capture: whether and where content is captured; may be set anew (:meth:`SdkInstrumentor.record`).
         former_names: whether attributes are also set under the names of the previous conventions.
+        sdk: the top name of the modules of the SDK.
         own_provider: the tracer provider that was given; ``None`` for the global one.
     """
 
@@ -36,11 +37,10 @@ class Telemetry:
     capture: Capture
     former_names: bool = False
     own_provider: TracerProvider | None = None
+    sdk: str = field(init=False)
 
-    @property
-    def sdk(self) -> str:
-        """The top name of the modules of the SDK."""
-        return self.scope.rpartition("instrumentation.")[2].partition(".")[0]
+    def __post_init__(self) -> None:
+        self.sdk = self.scope.rpartition("instrumentation.")[2].partition(".")[0]
 
     @property
     def tracer_provider(self) -> TracerProvider:

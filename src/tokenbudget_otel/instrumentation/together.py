@@ -21,7 +21,7 @@ from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.openai import ENDPOINTS as OPENAI_ENDPOINTS
 from tokenbudget_otel.instrumentation.openai import MEDIA
-from tokenbudget_otel.instrumentation.openai_streams import CHUNK_HINTS, CHUNK_MARKS, DONE, ChunkReader
+from tokenbudget_otel.instrumentation.openai_streams import CHUNK_HINTS, CHUNK_MARKS, CHUNK_VOID, DONE, ChunkReader
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage, image_usage
 from tokenbudget_otel.instrumentation.sizing import measure
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor
@@ -60,7 +60,7 @@ def _sound(body: Body, _provider: str) -> StreamFormat:
 
 
 def _completion_chunks(_body: Body, provider: str) -> StreamFormat:
-    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, _TOKEN, functools.partial(ChunkReader, provider))
+    return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, _TOKEN, functools.partial(ChunkReader, provider), CHUNK_VOID)
 
 
 def _rerank_size(body: Body, _options: Any) -> Size:

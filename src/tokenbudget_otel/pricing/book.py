@@ -447,6 +447,13 @@ class PriceBook:
         key, name = provider_key(provider), model.strip().lower()
         return overrides.model(key, name) is not None or overrides.target(key, name) is not None
 
+    def load(self) -> None:
+        """Read the catalog now (some milliseconds), and not when the first call is priced. Thread-safe.
+
+        >>> PriceBook().load()
+        """
+        self._catalog()
+
     # --- finding ----------------------------------------------------------------------------------------------
 
     def _catalog(self) -> Catalog:

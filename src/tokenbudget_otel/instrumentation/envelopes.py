@@ -1,0 +1,128 @@
+"""What the events of a stream have in common: nearly all of them are the same bytes around another word.
+
+Where those bytes are known to hold nothing that is looked for, looking at the words is enough.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import Final
+
+_WORD: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_CLOSE: Final = 3
+"""How many events that follow each other are compared, where those from everywhere have nothing in common."""
+
+
+class Envelope:
+    """The bytes before and after the words of plain events.
+
+    Args:
+        prefix, suffix: these bytes.
+        hints: what no plain event has.
+        void: pieces of bytes that have a hint and mean nothing.
+    """
+
+    __slots__ = ("_around", "_head", "_hints", "_seam", "_tail", "is_bare", "prefix", "suffix")
+
+    def __init__(self, prefix: bytes, suffix: bytes, hints: tuple[bytes, ...], void: tuple[bytes, ...] = ()) -> None:
+        self.prefix = prefix
+        self.suffix = suffix
+        self._hints = hints
+        self._around = len(prefix) + len(suffix)
+        bare, bare_end = prefix, suffix
+        for nothing in void:
+            bare, bare_end = bare.replace(nothing, nothing[:1]), bare_end.replace(nothing, nothing[:1])
+        # As much of both as a hint can have that begins before a word, or ends after it.
+        reach = max(map(len, hints)) - 1
+        self._head = bare[max(0, len(bare) - reach) :].rpartition(b"\n")[2]
+        self._tail = bare_end[:reach].partition(b"\n")[0].rstrip(b"\r")
+        self._seam = self._tail + b"\n" + self._head
+        self.is_bare = not any(hint in bare or hint in bare_end for hint in hints)
+        """Whether neither has a hint itself."""
+
+    def around(self, event: bytes) -> bool:
+        """Whether an event has these bytes on both sides."""
+        return len(event) >= self._around and event.startswith(self.prefix) and event.endswith(self.suffix)
+
+    def sift(self, events: list[bytes]) -> tuple[list[int], bytes | None]:
+        """Which events are not plain, by their place, and the words of all others, a line each; ``None``: there are no
+        others."""
+        first, last = 0, len(events)
+        while first < last and not self.around(events[first]):
+            first += 1
+        while last > first and not self.around(events[last - 1]):
+            last -= 1
+        odd = [*range(first), *range(last, len(events))]
+        plain = events[first:last] if odd else events
+        words = self._words(plain)
+        if words is None:
+            for is_plain in (self.around, self._is_plain):
+                places = [place for place in range(first, last) if not is_plain(events[place])]
+                left = set(places)
+                words = self._words([events[place] for place in range(first, last) if place not in left])
+                if words is not None:
+                    odd = [*range(first), *places, *range(last, len(events))]
+                    break
+        return odd, None if words is None or len(odd) == len(events) else b"\n".join(words)
+
+    def _is_plain(self, event: bytes) -> bool:
+        return self.around(event) and self._words([event]) is not None
+
+    def _words(self, events: list[bytes]) -> list[bytes] | None:
+        """The words of the events if each of these is plain."""
+        count = len(events)
+        words = list(map(bytes.removesuffix, map(bytes.removeprefix, events, repeat(self.prefix)), repeat(self.suffix)))
+        seam = self._seam
+        text = seam.join(words)
+        # Every event has lost both, or the sum is not right.
+        if len(text) != len(b"".join(events)) - count * self._around + (count - 1) * len(seam) and count:
+            return None
+        if text.count(b"\n") > count - 1 or b"\r" in text:
+            return None
+        text = self._head + text + self._tail
+        for hint in self._hints:
+            if hint in text:
+                return None
+        return words
+
+    def events(self, words: bytes) -> bytes:
+        """The events again, of the words that :meth:`sift` gave."""
+        return self.prefix + words.replace(b"\n", self.suffix + self.prefix) + self.suffix
+
+
+def learn(events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...] = ()) -> list[Envelope]:
+    """What events may have in common, the likeliest first: those from everywhere, and those in the middle.
+
+    >>> [made] = learn([b'data: {"a":"%d"}' % number for number in range(100, 140)], (b"error",))
+    >>> made.prefix, made.suffix
+    (b'data: {"a":"', b'"}')
+    """
+    count = len(events)
+    middle = (count - _CLOSE) // 2
+    everywhere = [events[count * part // 8] for part in range(1, 8)]
+    found = [_common(everywhere), _common(events[middle : middle + _CLOSE])]
+    if found[0] == found[1]:
+        del found[1]
+    return [Envelope(prefix, suffix, hints, void) for prefix, suffix in found]
+
+
+def _common(events: list[bytes]) -> tuple[bytes, bytes]:
+    """The longest beginning and end that all events have, as far as whole words go."""
+    backwards = [event[::-1] for event in events]
+    suffix = _beginning(min(backwards), max(backwards))[::-1]
+    suffix = suffix[quote:] if (quote := suffix.find(b'"')) >= 0 else suffix.lstrip(_WORD)
+    heads = [event[: len(event) - len(suffix)] for event in events]
+    prefix = _beginning(min(heads), max(heads))
+    return prefix[: prefix.rfind(b'"') + 1] or prefix, suffix
+
+
+def _beginning(one: bytes, other: bytes) -> bytes:
+    """With what both begin."""
+    known, limit = 0, min(len(one), len(other))
+    while known < limit:
+        middle = (known + limit + 1) // 2
+        if one[known:middle] == other[known:middle]:
+            known = middle
+        else:
+            limit = middle - 1
+    return one[:known]

@@ -1,0 +1,188 @@
+"""What has arrived of a streamed body and was not looked at yet.
+
+Most of a stream is of no interest while it passes: its pieces and their times are put down, and read when the stream
+has ended, when somebody asks, or when there are too many of them.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from array import array
+from itertools import compress
+from operator import sub
+from time import perf_counter
+from typing import Final, Protocol
+
+from tokenbudget_otel.instrumentation.facts import ResponseFacts
+from tokenbudget_otel.instrumentation.guard import log_once
+from tokenbudget_otel.instrumentation.sse import EventScanner
+
+ROOM: Final = 131_072
+"""Bytes of one stream that are put down before they are looked at."""
+
+NULL_USAGE: Final = re.compile(rb',\s*"usage":\s*null')
+"""What servers write into every other chunk when usage was asked for; those in Python with a space."""
+
+_USAGE: Final = b'"usage"'
+_ENDS: Final = (b"\n\n", b"\r\n\r\n")
+
+
+class _Reader(Protocol):
+    @property
+    def complete(self) -> bool: ...
+
+    @property
+    def usage_is_final(self) -> bool: ...
+
+    @property
+    def facts(self) -> ResponseFacts: ...
+
+
+class Pending:
+    """Pieces of a body, their times, and who reads them once they are looked at. To others it is a reader that has
+    read all that has arrived.
+
+    Args:
+        scanner: finds the events that ``reader`` needs, and tells it of them.
+        strips: whether what our request for usage brought is taken out as it passes: then pieces come by :meth:`take`,
+            and else they are appended to ``times`` and ``pieces``, in this order.
+
+    Attributes:
+        first, last, gaps: when the first and the last chunk arrived, and the seconds between each and the next, as far
+            as the pieces have been looked at.
+    """
+
+    __slots__ = ("_lock", "_null_usage", "_reader", "_room", "_scanner", "first", "gaps", "last", "pieces", "strips",
+                 "times")  # fmt: skip
+
+    def __init__(self, reader: _Reader, scanner: EventScanner, *, strips: bool) -> None:
+        self._reader = reader
+        self._scanner: EventScanner | None = scanner
+        self._null_usage = b',"usage":null'
+        self._room = ROOM
+        # Two may look at once: who reads the stream, and who wants to know before it has ended.
+        self._lock = threading.Lock()
+        self.strips = strips
+        self.times: list[float] = []
+        self.pieces: list[bytes] = []
+        self.first: float | None = None
+        self.last = 0.0
+        self.gaps: array[float] = array("d")
+
+    # --- as it arrives -----------------------------------------------------------------------------------------
+
+    def take(self, data: bytes) -> bytes:
+        """Take a piece of a stream that is not handed on as it is; what the program is to see of it. Never raises."""
+        now = perf_counter()
+        shown = data
+        if _USAGE in data:
+            before, null, after = data.partition(self._null_usage)
+            if not null or _USAGE in before or _USAGE in after:
+                return self._taken_apart(data, now)
+            shown = before + after
+        if not shown.endswith(_ENDS) or (self._scanner is not None and self._scanner.holds_back):
+            return self._taken_apart(data, now)
+        self.times.append(now)
+        self.pieces.append(shown)
+        self._room -= len(shown)
+        if self._room < 0:
+            self.look()
+        return shown
+
+    def _taken_apart(self, data: bytes, now: float) -> bytes:
+        """Look for what is to be withheld or taken out."""
+        try:
+            with self._lock:
+                self._look()
+                scanner = self._scanner
+                if scanner is None:
+                    return data
+                if (found := NULL_USAGE.search(data)) is not None:
+                    self._null_usage = found[0]
+                before = scanner.chunks
+                shown = scanner.feed(data)
+                self._arrived([now], [scanner.chunks - before])
+                return shown
+        except Exception as error:
+            self._give_up(error)
+            return data
+
+    def rest(self) -> bytes:
+        """The body was read to its end: look at what is left, and give what was held back. Never raises."""
+        with self._lock:
+            try:
+                self._look()
+                return b"" if self._scanner is None else self._scanner.finish()
+            except Exception as error:
+                self._give_up(error)
+                return b""
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Look at what has arrived. Never raises."""
+        with self._lock:
+            try:
+                self._look()
+            except Exception as error:
+                self._give_up(error)
+
+    def _look(self) -> None:
+        count = len(self.pieces)
+        if not count:
+            return
+        pieces, times = self.pieces[:count], self.times[:count]
+        del self.pieces[:count], self.times[:count]
+        self._room = ROOM
+        if self._scanner is not None:
+            self._arrived(times, self._scanner.feed_all(pieces))
+
+    def _arrived(self, times: list[float], counts: list[int] | None) -> None:
+        """Note when chunks arrived; those that came together have no time between them."""
+        if counts is not None:
+            if max(counts) <= 1:
+                times = list(compress(times, counts))
+            else:
+                times = [time for time, count in zip(times, counts, strict=True) for _ in range(count)]
+            if not times:
+                return
+        if self.first is None:
+            self.first = times[0]
+        else:
+            self.gaps.append(times[0] - self.last)
+        self.gaps.extend(map(sub, times[1:], times))
+        self.last = times[-1]
+
+    def _give_up(self, error: Exception) -> None:
+        self._scanner = None
+        log_once("read a streamed response", error)
+
+    # --- what is known -----------------------------------------------------------------------------------------
+
+    def _looked(self) -> _Reader:
+        """The reader. Where another is looking right now, what he has not told yet is not waited for: it may be this
+        very thread, further out."""
+        if self.pieces and self._lock.acquire(blocking=False):
+            try:
+                self._look()
+            except Exception as error:
+                self._give_up(error)
+            finally:
+                self._lock.release()
+        return self._reader
+
+    @property
+    def complete(self) -> bool:
+        """As the reader has it, who has read all that has arrived."""
+        return self._looked().complete
+
+    @property
+    def usage_is_final(self) -> bool:
+        """As the reader has it, who has read all that has arrived."""
+        return self._looked().usage_is_final
+
+    @property
+    def facts(self) -> ResponseFacts:
+        """As the reader has it, who has read all that has arrived."""
+        return self._looked().facts

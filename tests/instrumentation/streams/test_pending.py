@@ -1,0 +1,249 @@
+"""Streams are looked at when they have ended. What is found, shown and counted is what a look at every piece gives."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenbudget_otel.instrumentation import anthropic, cohere_streams, mistralai_streams, openai, pending
+from tokenbudget_otel.instrumentation import google_interactions as google
+from tokenbudget_otel.instrumentation.pending import NULL_USAGE, Pending
+from tokenbudget_otel.instrumentation.sse import EventScanner
+from tokenbudget_otel.instrumentation.streams import StreamFormat
+
+FORMATS: dict[str, StreamFormat] = {
+    "chat": openai._chunks({}, "openai"),
+    "groq": openai._chunks({}, "groq"),
+    "responses": openai._events({}, "openai"),
+    "speech": openai._media("speech")({}, "openai"),
+    "anthropic": anthropic._events({}, "anthropic"),
+    "mistral": mistralai_streams.COMPLETION,
+    "conversation": mistralai_streams.CONVERSATION,
+    "cohere": cohere_streams.EVENTS,
+    "google": google._events({}, "gcp.gemini"),
+}
+
+WORDS = (
+    "so", " the", "", " Ünder", 'a "quoted" one', "\n", "\n\n", "[DONE]", "x_groq", 'say "usage":null', '{"usage":{}}',
+    "message-end", "data: x", "event: ping", "\\", '"', "message_delta", '"error":{', '"finish_reason":"stop"', "5",
+    "usage", "error",
+)  # fmt: skip
+USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+FINAL = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
+
+
+def chat(word: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}],
+    } | more
+
+
+def typed(kind: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, **more}
+
+
+PLAIN: tuple[Any, ...] = (
+    lambda word: chat(word),
+    lambda word: chat(word, usage=None),
+    lambda word: chat(word, usage=None, obfuscation="abcdefg"[: len(word) % 7]),
+    lambda word: chat(word, usage=USAGE),
+    lambda word: chat("", choices=[{"index": 1, "delta": {"reasoning_content": word}, "finish_reason": None}]),
+    lambda word: typed("response.output_text.delta", item_id="i", delta=word, sequence_number=len(word)),
+    lambda word: typed("response.reasoning_summary_text.delta", item_id="i", delta=word),
+    lambda word: typed("content_block_delta", index=0, delta={"type": "text_delta", "text": word}),
+    lambda word: typed("content_block_delta", index=1, delta={"type": "input_json_delta", "partial_json": word}),
+    lambda word: typed("content-delta", index=0, delta={"message": {"content": {"text": word}}}),
+    lambda word: {"event_type": "step.delta", "delta": {"text": word}},
+    lambda word: {word: {"usage": None}},
+)
+RESPONSE = {"id": "r", "model": "m", "status": "completed", "usage": FINAL}
+ODD: tuple[Any, ...] = (
+    chat("", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]),
+    chat("", choices=[{"index": 1, "delta": {}, "finish_reason": "length"}], usage=None),
+    chat("", choices=[], usage=USAGE),
+    chat("", choices=[], usage=None),
+    chat("", choices=[{"index": 0, "delta": {}, "usage": USAGE, "finish_reason": "stop"}]),
+    chat("", x_groq={"usage": USAGE}),
+    {"error": {"message": "no", "type": "server_error"}},
+    typed("error", error={"type": "overloaded_error", "message": "no"}),
+    typed("response.created", response={"id": "r", "model": "m", "status": "in_progress"}),
+    typed("response.completed", response=RESPONSE),
+    typed("response.failed", response=RESPONSE | {"status": "failed", "error": {"code": "c", "message": "m"}}),
+    typed("message_start", message={"id": "a", "model": "m", "usage": FINAL | {"service_tier": "standard"}}),
+    typed("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    typed("content_block_start", index=1, content_block={"type": "server_tool_use", "name": "code_execution"}),
+    typed("content_block_stop", index=0),
+    typed("ping"),
+    typed("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 5}),
+    typed("message_stop"),
+    typed("message-start", id="c"),
+    typed("message-end", delta={"finish_reason": "COMPLETE", "usage": {"tokens": FINAL}}),
+    typed("conversation.response.done", usage=USAGE),
+    typed("speech.audio.done", usage=FINAL),
+    {"event_type": "interaction.completed", "interaction": {"id": "i", "model": "m", "usage": {"total_tokens": 4}}},
+    "[DONE]",
+    "{broken",
+    "",
+)
+
+
+def written(event: Any, style: int) -> bytes:
+    """An event as servers write it, with and without spaces, names and comments."""
+    text = event if isinstance(event, str) else json.dumps(event, separators=(", ", ": ") if style & 1 else (",", ":"))
+    named = style & 2 and isinstance(event, dict) and isinstance(event.get("type"), str)
+    lines = [f"event: {event['type']}"] if named else []
+    lines += [": a comment"] if style & 4 and style & 8 else []
+    return ("\n".join([*lines, ("data:" if style & 16 else "data: ") + text]) + "\n\n").encode()
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """The pieces of a stream: runs of plain events with odd ones between, whole, in pieces, and cut off."""
+    dice = draw(st.randoms(use_true_random=False))
+    style = draw(st.sampled_from((0, 1, 2, 3, 16)))
+    events: list[bytes] = []
+    for _ in range(draw(st.integers(0, 4))):
+        events += [written(dice.choice(ODD), style) for _ in range(dice.choice((0, 0, 1, 2, 4)))]
+        kinds = [dice.choice(PLAIN) for _ in range(dice.choice((1, 1, 2)))]
+        words = WORDS if dice.random() < 0.5 else ("so", " the", " it", "", "5")
+        events += [written(dice.choice(kinds)(dice.choice(words)), style) for _ in range(dice.choice((0, 1, 12, 30)))]
+    events += [written(dice.choice(ODD), style ^ dice.choice((0, 0, 12))) for _ in range(draw(st.integers(0, 3)))]
+    body = b"".join(events)
+    if draw(st.booleans()) and draw(st.booleans()):
+        body = body.replace(b"\n", b"\r\n")
+        events = body.split(b"\r\n\r\n")
+        events = [event + b"\r\n\r\n" for event in events[:-1]]
+    how = draw(st.sampled_from(("whole", "whole", "together", "anywhere")))
+    if how == "whole":
+        pieces = events
+    elif how == "together":
+        pieces = []
+        while events:
+            count = dice.choice((1, 1, 1, 2, 5))
+            pieces, events = [*pieces, b"".join(events[:count])], events[count:]
+    else:
+        cuts = sorted(dice.sample(range(len(body)), min(len(body), dice.choice((1, 5, 40)))))
+        pieces = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    if draw(st.booleans()):
+        pieces = pieces[: dice.randrange(len(pieces) + 1)]
+        if pieces and dice.random() < 0.5:
+            pieces[-1] = pieces[-1][: dice.randrange(len(pieces[-1]) + 1)]
+    return pieces
+
+
+class Told:
+    """A reader, and what it was told."""
+
+    def __init__(self, form: StreamFormat, hide: bool) -> None:
+        self.reader: Any = form.reader(hide)
+        self.events: list[bytes] = []
+
+    def event(self, data: bytes) -> bool:
+        self.events.append(data)
+        return bool(self.reader.event(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reader, name)
+
+
+def scanner(form: StreamFormat, told: Told, hide: bool) -> EventScanner:
+    strip = NULL_USAGE if hide else None
+    return EventScanner(form.marks, form.hints, form.text, told.event, withhold=hide, strip=strip, void=form.void)
+
+
+def said(told: Told, scan: EventScanner) -> tuple[Any, ...]:
+    return told.events, told.complete, told.usage_is_final, repr(told.facts), scan.text_tokens()
+
+
+def at_once(form: StreamFormat, pieces: list[bytes], hide: bool, read: bool) -> tuple[Any, ...]:
+    told = Told(form, hide)
+    scan = scanner(form, told, hide)
+    shown, counts = [], []
+    for piece in pieces:
+        before = scan.chunks
+        shown.append(scan.feed(piece))
+        counts.append(scan.chunks - before)
+    if read:
+        shown.append(scan.finish())
+    return shown, counts, said(told, scan)
+
+
+def later(form: StreamFormat, pieces: list[bytes], hide: bool, read: bool, asks: random.Random) -> tuple[Any, ...]:
+    told = Told(form, hide)
+    scan = scanner(form, told, hide)
+    put_down = Pending(told, scan, strips=hide)
+    shown: list[bytes] = []
+    counts: list[int] = []
+    arrived = put_down._arrived
+
+    def noting(_: Pending, times: list[float], each: list[int] | None) -> None:
+        counts.extend([1] * len(times) if each is None else each)
+        arrived(times, each)
+
+    with mock.patch.object(Pending, "_arrived", noting):
+        for piece in pieces:
+            if hide:
+                shown.append(put_down.take(piece))
+            else:
+                put_down.times.append(1.0)
+                put_down.pieces.append(piece)
+                shown.append(piece)
+            if asks.random() < 0.03:
+                assert put_down.usage_is_final == told.usage_is_final
+        if read:
+            shown.append(put_down.rest())
+        put_down.look()
+    if sum(counts):
+        assert len(put_down.gaps) == sum(counts) - 1
+    return shown, counts, said(told, scan)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(streams(), st.booleans(), st.randoms(use_true_random=False), st.sampled_from((200, 2000, pending.ROOM)))
+def test_a_late_look_finds_what_a_look_at_every_piece_finds(
+    name: str, pieces: list[bytes], read: bool, asks: random.Random, room: int
+) -> None:
+    form = FORMATS[name]
+    hides = (False, True) if name in ("chat", "groq") else (False,)
+    for hide in hides:
+        with mock.patch.object(pending, "ROOM", room):
+            assert later(form, pieces, hide, read, asks) == at_once(form, pieces, hide, read)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_left_out_of_the_search_is_no_part_of_a_mark(name: str) -> None:
+    form = FORMATS[name]
+    for nothing in form.void:
+        assert any(hint in nothing for hint in form.hints)
+        assert form.marks.search(nothing) is None
+        # A hint that stands half in it would not be seen.
+        for hint in form.hints:
+            for size in range(2, len(hint)):
+                assert not nothing.startswith(hint[-size:]) and not nothing.endswith(hint[:size])
+
+
+def test_plain_events_are_not_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is for: of 1,000 events a handful is searched."""
+    form = FORMATS["chat"]
+    told = Told(form, False)
+    scan = scanner(form, told, False)
+    fed: list[bytes] = []
+    feed = scan.feed
+    monkeypatch.setattr(EventScanner, "feed", lambda _, piece: (fed.append(piece), feed(piece))[1])
+    pieces = [written(PLAIN[1](" word" * (number % 3)), 0) for number in range(1_000)]
+    pieces += [written(ODD[0], 0), written(ODD[2], 0), b"data: [DONE]\n\n"]
+    put_down = Pending(told, scan, strips=False)
+    put_down.pieces += pieces
+    put_down.times += map(float, range(len(pieces)))
+    assert put_down.usage_is_final and put_down.complete
+    assert fed == [pieces[0], *pieces[-3:]]
+    assert list(put_down.gaps) == [1.0] * 1_001
+    assert scan.text_tokens() == (333 * 5 + 333 * 10 + 3) // 4
