@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -57,6 +57,7 @@ def seen(of: Any) -> tuple[list[tuple[str, Any]], int]:
     room=st.sampled_from([None, 0, 1, 3, 8, 128]),
     longest=st.sampled_from([None, None, 4]),
 )
+@settings(deadline=None)
 def test_it_is_as_if_told_in_the_public_way(
     writes: list[dict[str, Any]], room: int | None, longest: int | None
 ) -> None:
@@ -68,6 +69,7 @@ def test_it_is_as_if_told_in_the_public_way(
 
 
 @given(st.dictionaries(NAMES, st.one_of(CLEAN, OTHER), max_size=8))
+@settings(deadline=None)
 def test_values_that_have_to_be_cleaned_are_cleaned(attributes: dict[str, Any]) -> None:
     fast, slow = span(), span()
     set_clean(fast, attributes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import Counter, Histogram, NoOpCounter, NoOpHistogram
-from opentelemetry.trace import INVALID_SPAN, get_current_span
+from opentelemetry.trace import INVALID_SPAN, TraceFlags, get_current_span
 
 if TYPE_CHECKING:
     from tokenbudget_otel.instrumentation.bound_series import Stream
@@ -146,7 +146,7 @@ class Ground:
         if span == INVALID_SPAN:
             return None if samples is None else (time_ns(), context or get_current(), None)
         where = span.get_span_context()
-        if samples is None and not where.trace_flags.sampled:
+        if samples is None and not where.trace_flags & TraceFlags.SAMPLED:
             return None
         return time_ns(), context or get_current(), (where.span_id, where.trace_id)
 

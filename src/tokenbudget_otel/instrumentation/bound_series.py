@@ -169,10 +169,10 @@ class _Bound:
         self._cycle = -1
 
     def put(self, value: float, context: Context | None, moment: Moment | None) -> None:
-        if self._aggregation is not None and 0 <= value < _INFINITE:
-            self._add(value, moment)
-        else:
+        if self._aggregation is None or not 0 <= value < _INFINITE:
             self._otherwise(value, context, moment)
+        else:
+            self._aggregation.aggregate(_Given(value, moment, self._attributes), moment is not None)
 
     def put_all(self, values: Sequence[float], context: Context | None, moment: Moment | None) -> None:
         if not self._put_all(values, moment):
@@ -185,9 +185,6 @@ class _Bound:
     def _put_all(self, values: Sequence[float], moment: Moment | None) -> bool:
         """Add them, if that can be done at once."""
         return False
-
-    def _add(self, value: float, moment: Moment | None) -> None:
-        self._aggregation.aggregate(_Given(value, moment, self._attributes), moment is not None)
 
     def _otherwise(self, value: float, context: Context | None, moment: Moment | None) -> None:
         """Give a value to the SDK, and see where it has put it."""
@@ -239,8 +236,11 @@ class _Sum(_Bound):
 
     _knows = reservoir_module.SimpleFixedSizeExemplarReservoir
 
-    def _add(self, value: float, moment: Moment | None) -> None:
+    def put(self, value: float, context: Context | None, moment: Moment | None) -> None:
         aggregation = self._aggregation
+        if aggregation is None or not 0 <= value < _INFINITE:
+            self._otherwise(value, context, moment)
+            return
         with self._lock:
             held = aggregation._value
             aggregation._value = (0 if held is None else held) + value
@@ -274,8 +274,11 @@ class _Buckets(_Bound):
         self._extremes: bool = found._record_min_max
         super()._bind(found)
 
-    def _add(self, value: float, moment: Moment | None) -> None:
+    def put(self, value: float, context: Context | None, moment: Moment | None) -> None:
         aggregation = self._aggregation
+        if aggregation is None or not 0 <= value < _INFINITE:
+            self._otherwise(value, context, moment)
+            return
         index = bisect_left(self._boundaries, value)
         with self._lock:
             counts = aggregation._value
@@ -373,7 +376,7 @@ class _Renewed(_Bound):
             # The SDK's lock keeps the reader from taking the aggregation away meanwhile.
             with self._stream.match._lock:
                 if self._is_in_force():
-                    self._add(value, moment)
+                    super().put(value, context, moment)
                     return
         self._otherwise(value, context, moment)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -50,6 +50,7 @@ from tokenbudget_otel.instrumentation import bound_instruments
 from tokenbudget_otel.instrumentation.bound_instruments import Ground, Public, Several
 
 BOUNDARIES = (0.01, 0.1, 1.0, 10.0)
+CHECKED = "isfinite" in inspect.getsource(Histogram.record)
 LIMITED = "aggregation_cardinality_limit" in inspect.signature(View).parameters
 
 DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
@@ -132,7 +133,7 @@ ATTRIBUTES = st.fixed_dictionaries(
 VALUES = st.one_of(
     st.integers(0, 20),
     st.floats(0, 20),
-    st.sampled_from([0.01, 0.1, 1, 1.0, 10, 0, -1, -0.5, math.inf, math.nan]),
+    st.sampled_from([0.01, 0.1, 1, 1.0, 10, 0, -1, -0.5, *((math.inf, math.nan) if CHECKED else ())]),
 )
 NAMES = st.sampled_from(["counter", "histogram"])
 WHERE = st.sampled_from(list(CONTEXTS))
@@ -214,7 +215,19 @@ def told(point: Any) -> Any:
     examples = [
         (repr(one.value), one.span_id, one.trace_id, dict(one.filtered_attributes or {})) for one in point.exemplars
     ]
-    return dict(point.attributes), parts, examples if hasattr(point, "explicit_bounds") else len(examples)
+    if not hasattr(point, "explicit_bounds"):
+        # Which of them is chance; in older SDKs how many as well.
+        return dict(point.attributes), parts, len(examples) if LIMITED else bool(examples)
+    return dict(point.attributes), parts, examples
+
+
+def compare(sides: Sequence[Side], index: int) -> None:
+    try:
+        public = sides[0].read(index)
+    except Exception as error:  # exponential histograms of this SDK fail at times when they are read twice
+        assert "Incorrect merge scale" in str(error)
+        reject()
+    assert sides[1].read(index) == public
 
 
 @given(
@@ -235,8 +248,7 @@ def test_everything_that_can_be_read_is_as_recorded_in_the_public_way(
                 side.put(name, attributes, values if step == "put all" else [values], where, step == "put all")
         elif step == "collect":
             if rest[0] < len(sides[0].readers):
-                public, bound = (side.read(rest[0]) for side in sides)
-                assert bound == public
+                compare(sides, rest[0])
         elif step == "add reader":
             if hasattr(MeterProvider, "add_metric_reader") and len(sides[0].readers) < 3:
                 for side in sides:
@@ -246,8 +258,7 @@ def test_everything_that_can_be_read_is_as_recorded_in_the_public_way(
             for side in sides:
                 side.provider.remove_metric_reader(side.readers.pop(rest[0]))
     for index in range(len(sides[0].readers)):
-        public, bound = (side.read(index) for side in sides)
-        assert bound == public
+        compare(sides, index)
 
 
 # --- which are bound ---------------------------------------------------------------------------------------------
