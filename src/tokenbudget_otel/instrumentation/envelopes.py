@@ -5,6 +5,8 @@ Where those bytes are known to hold nothing that is looked for, looking at the w
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from itertools import repeat
 from typing import Final
 
@@ -32,13 +34,17 @@ class Envelope:
         bare, bare_end = prefix, suffix
         for nothing in void:
             bare, bare_end = bare.replace(nothing, nothing[:1]), bare_end.replace(nothing, nothing[:1])
-        # As much of both as a hint can have that begins before a word, or ends after it.
-        reach = max(map(len, hints)) - 1
-        self._head = bare[max(0, len(bare) - reach) :].rpartition(b"\n")[2]
-        self._tail = bare_end[:reach].partition(b"\n")[0].rstrip(b"\r")
+        # What a hint can have of both that begins before a word, or ends after it.
+        starts, ends, reach = _partly(hints)
+        self._head = next((bare[-size:] for size in range(reach, 0, -1) if bare[-size:] in starts), b"")
+        self._tail = next((bare_end[:size] for size in range(reach, 0, -1) if bare_end[:size] in ends), b"")
         self._seam = self._tail + b"\n" + self._head
-        self.is_bare = not any(hint in bare or hint in bare_end for hint in hints)
+        self.is_bare = True
         """Whether neither has a hint itself."""
+        for hint in hints:
+            if hint in bare or hint in bare_end:
+                self.is_bare = False
+                break
 
     def around(self, event: bytes) -> bool:
         """Whether an event has these bytes on both sides."""
@@ -90,20 +96,28 @@ class Envelope:
         return self.prefix + words.replace(b"\n", self.suffix + self.prefix) + self.suffix
 
 
-def learn(events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...] = ()) -> list[Envelope]:
+@functools.lru_cache(maxsize=64)
+def _partly(hints: tuple[bytes, ...]) -> tuple[frozenset[bytes], frozenset[bytes], int]:
+    """How hints begin and end, and the length of the longest of these."""
+    cuts = [(hint, size) for hint in hints for size in range(1, len(hint))]
+    return (
+        frozenset(hint[:size] for hint, size in cuts),
+        frozenset(hint[size:] for hint, size in cuts),
+        max(size for _, size in cuts),
+    )
+
+
+def learn(events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...] = ()) -> Iterator[Envelope]:
     """What events may have in common, the likeliest first: those from everywhere, and those in the middle.
 
-    >>> [made] = learn([b'data: {"a":"%d"}' % number for number in range(100, 140)], (b"error",))
+    >>> made = next(learn([b'data: {"a":"%d"}' % number for number in range(100, 140)], (b"error",)))
     >>> made.prefix, made.suffix
     (b'data: {"a":"', b'"}')
     """
     count = len(events)
+    yield Envelope(*_common([events[count * part // 8] for part in range(1, 8, 2)]), hints, void)
     middle = (count - _CLOSE) // 2
-    everywhere = [events[count * part // 8] for part in range(1, 8)]
-    found = [_common(everywhere), _common(events[middle : middle + _CLOSE])]
-    if found[0] == found[1]:
-        del found[1]
-    return [Envelope(prefix, suffix, hints, void) for prefix, suffix in found]
+    yield Envelope(*_common(events[middle : middle + _CLOSE]), hints, void)
 
 
 def _common(events: list[bytes]) -> tuple[bytes, bytes]:
