@@ -124,8 +124,8 @@ class _Body:
     def _stripped(self, pending: Pending) -> Iterator[bytes]:
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
-        null, tail, ending = pending.null, pending.tail, pending.ending
-        size, cut = len(null), len(tail)
+        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+        cut = len(tail)
         self._iterator = iterator = iter(self._stream)
         _held.add(iterator)
         try:
@@ -133,20 +133,17 @@ class _Body:
                 now = perf_counter()
                 if data.endswith(tail) and data.find(b"\n") >= len(data) - MOST_END:
                     data = data[:-cut] + ending
-                elif (
-                    (at := data.rfind(null)) >= 0
-                    and data.find(b"\n") >= len(data) - MOST_END
-                    and USAGE not in (after := data[at + size :])
-                    and after.endswith(ENDS)
-                ):
-                    data = data[:at] + after
                 else:
-                    data = pending.take(data, now)
-                    null, tail, ending = pending.null, pending.tail, pending.ending
-                    size, cut = len(null), len(tail)
-                    if data:
-                        yield data
-                    continue
+                    before, _, after = data.rpartition(null)
+                    if clear and b"\n" not in before and USAGE not in after and after.endswith(ENDS):
+                        data = before + after
+                    else:
+                        data = pending.take(data, now)
+                        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+                        cut = len(tail)
+                        if data:
+                            yield data
+                        continue
                 stamp(now)
                 keep(data)
                 room -= len(data)
@@ -254,27 +251,24 @@ class _Body:
     async def _stripped_async(self, pending: Pending) -> AsyncIterator[bytes]:
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
-        null, tail, ending = pending.null, pending.tail, pending.ending
-        size, cut = len(null), len(tail)
+        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+        cut = len(tail)
         try:
             async for data in self._stream:
                 now = perf_counter()
                 if data.endswith(tail) and data.find(b"\n") >= len(data) - MOST_END:
                     data = data[:-cut] + ending
-                elif (
-                    (at := data.rfind(null)) >= 0
-                    and data.find(b"\n") >= len(data) - MOST_END
-                    and USAGE not in (after := data[at + size :])
-                    and after.endswith(ENDS)
-                ):
-                    data = data[:at] + after
                 else:
-                    data = pending.take(data, now)
-                    null, tail, ending = pending.null, pending.tail, pending.ending
-                    size, cut = len(null), len(tail)
-                    if data:
-                        yield data
-                    continue
+                    before, _, after = data.rpartition(null)
+                    if clear and b"\n" not in before and USAGE not in after and after.endswith(ENDS):
+                        data = before + after
+                    else:
+                        data = pending.take(data, now)
+                        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+                        cut = len(tail)
+                        if data:
+                            yield data
+                        continue
                 stamp(now)
                 keep(data)
                 room -= len(data)

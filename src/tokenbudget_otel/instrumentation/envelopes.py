@@ -6,8 +6,8 @@ Where those bytes are known to hold nothing that is looked for, looking at the w
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Iterator, Sequence
+from itertools import compress, repeat
 from typing import Final
 
 _WORD: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -58,38 +58,40 @@ class Envelope:
             first += 1
         while last > first and not self.around(events[last - 1]):
             last -= 1
-        odd = [*range(first), *range(last, len(events))]
-        plain = events[first:last] if odd else events
-        words = self._words(plain)
-        if words is None:
-            for is_plain in (self.around, self._is_plain):
-                places = [place for place in range(first, last) if not is_plain(events[place])]
-                left = set(places)
-                words = self._words([events[place] for place in range(first, last) if place not in left])
-                if words is not None:
-                    odd = [*range(first), *places, *range(last, len(events))]
-                    break
-        return odd, None if words is None or len(odd) == len(events) else b"\n".join(words)
-
-    def _is_plain(self, event: bytes) -> bool:
-        return self.around(event) and self._words([event]) is not None
-
-    def _words(self, events: list[bytes]) -> list[bytes] | None:
-        """The words of the events if each of these is plain."""
-        count = len(events)
-        words = list(map(bytes.removesuffix, map(bytes.removeprefix, events, repeat(self.prefix)), repeat(self.suffix)))
-        seam = self._seam
-        text = seam.join(words)
+        plain = events if last - first == len(events) else events[first:last]
+        places: Sequence[int] = range(first, last)
+        words = list(map(bytes.removesuffix, map(bytes.removeprefix, plain, repeat(self.prefix)), repeat(self.suffix)))
         # Every event has lost both, or the sum is not right.
-        if len(text) != len(b"".join(events)) - count * self._around + (count - 1) * len(seam) and count:
-            return None
-        if text.count(b"\n") > count - 1 or b"\r" in text:
-            return None
-        text = self._head + text + self._tail
+        if sum(map(len, words)) != len(b"".join(plain)) - len(plain) * self._around:
+            fits = [self.around(event) for event in plain]
+            places, words = list(compress(places, fits)), list(compress(words, fits))
+        text = self._seam.join(words)
+        if text.count(b"\n") >= len(words) or b"\r" in text:
+            fits = [b"\n" not in word and b"\r" not in word for word in words]
+            places, words = list(compress(places, fits)), list(compress(words, fits))
+            text = self._seam.join(words)
+        if told := self._hinted(self._head + text + self._tail):
+            fits = [line not in told for line in range(len(words))]
+            places, words = list(compress(places, fits)), list(compress(words, fits))
+        if not words:
+            return list(range(len(events))), None
+        if len(places) == last - first:
+            odd = [*range(first), *range(last, len(events))]
+        else:
+            held = set(places)
+            odd = [place for place in range(len(events)) if place not in held]
+        return odd, b"\n".join(words)
+
+    def _hinted(self, text: bytes) -> set[int]:
+        """The lines that have a hint."""
+        lines: set[int] = set()
         for hint in self._hints:
-            if hint in text:
-                return None
-        return words
+            at = text.find(hint)
+            while at >= 0:
+                lines.add(text.count(b"\n", 0, at))
+                end = text.find(b"\n", at)
+                at = text.find(hint, end) if end >= 0 else -1
+        return lines
 
     def events(self, words: bytes) -> bytes:
         """The events again, of the words that :meth:`sift` gave."""
@@ -115,7 +117,7 @@ def learn(events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...]
     (b'data: {"a":"', b'"}')
     """
     count = len(events)
-    yield Envelope(*_common([events[count * part // 8] for part in range(1, 8, 2)]), hints, void)
+    yield Envelope(*_common([events[count * part // 8] for part in range(2, 7)]), hints, void)
     middle = (count - _CLOSE) // 2
     yield Envelope(*_common(events[middle : middle + _CLOSE]), hints, void)
 

@@ -49,25 +49,26 @@ class Pending:
     Args:
         scanner: finds the events that ``reader`` needs, and tells it of them.
         strips: whether what our request for usage brought is taken out as it passes. Then pieces come by :meth:`take`,
-            but for those of one line that speak of usage last in ``null``, which is taken out; where they end with
-            ``tail``, that is replaced by ``ending``. What is shown is appended to ``times`` and ``pieces``, in this
+            as far as the body cannot do it itself. What is shown is appended to ``times`` and ``pieces``, in this
             order, as are all pieces where nothing is taken out.
 
     Attributes:
         first, last, gaps: when the first and the last chunk arrived, and the seconds between each and the next, as far
             as the pieces have been looked at.
+        clear: whether a piece is the beginning of an event, and may be shown if it has no word of usage but ``null``.
+        tail, ending: how pieces end that came before, and what took the place of that.
     """
 
-    __slots__ = ("_lock", "_null", "_reader", "_room", "_scanner", "ending", "first", "gaps", "last", "null", "pieces",
+    __slots__ = ("_lock", "_reader", "_room", "_scanner", "clear", "ending", "first", "gaps", "last", "null", "pieces",
                  "strips",
                  "tail", "times")  # fmt: skip
 
     def __init__(self, reader: _Reader, scanner: EventScanner, *, strips: bool) -> None:
         self._reader = reader
         self._scanner: EventScanner | None = scanner
-        self._null = b',"usage":null'
-        self.null = self.tail = _NEVER
-        self.ending = b""
+        self.clear = False
+        self.null = b',"usage":null'
+        self.tail, self.ending = _NEVER, b""
         self._room = ROOM
         # Two may look at once: who reads the stream, and who wants to know before it has ended.
         self._lock = threading.Lock()
@@ -85,21 +86,16 @@ class Pending:
 
         Of an event that speaks of usage last where it says ``null``, nothing else is ours, and it is not withheld.
         """
-        null = self._null
         try:
-            if (at := data.rfind(null)) >= 0:
-                after = data[at + len(null) :]
-                shown = data[:at] + after
-                one_line = data.find(b"\n") >= len(data) - MOST_END
-                known = after.endswith(ENDS) and USAGE not in (after if one_line else shown)
-            else:
-                shown = after = data
-                known = USAGE not in data and data.endswith(ENDS)
+            before, null, after = data.rpartition(self.null)
+            # In the bytes before there are other events only where there is the end of a line.
+            known = USAGE not in after and after.endswith(ENDS) and (b"\n" not in before or USAGE not in before)
             if not known or self._scanner is None or self._scanner.carry:
                 return self._taken_apart(data, now)
-            self.null = null
-            if after in _LAST:
+            self.clear = True
+            if null and after in _LAST:
                 self.tail, self.ending = null + after, after
+            shown = before + after
             self.times.append(now)
             self.pieces.append(shown)
             self._room -= len(shown)
@@ -118,11 +114,11 @@ class Pending:
             if scanner is None:
                 return data
             if (found := NULL_USAGE.search(data)) is not None:
-                self._null = found[0]
+                self.null = found[0]
             before = scanner.chunks
             shown = scanner.feed(data)
             self._arrived([now], [(0, scanner.chunks - before)])
-            self.null = self.tail = _NEVER
+            self.clear, self.tail = False, _NEVER
             return shown
 
     def rest(self) -> bytes:
@@ -171,7 +167,7 @@ class Pending:
 
     def _give_up(self, error: Exception) -> None:
         self._scanner = None
-        self.null = self.tail = _NEVER
+        self.clear, self.tail = False, _NEVER
         log_once("read a streamed response", error)
 
     # --- what is known -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenbudget_otel.instrumentation import anthropic, cohere_streams, mistralai_streams, openai, pending
@@ -218,6 +218,7 @@ def later(form: StreamFormat, pieces: list[bytes], hide: bool, read: bool, asks:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
 @given(streams(), st.booleans(), st.randoms(use_true_random=False), st.sampled_from((200, 2000, pending.ROOM)))
 def test_a_late_look_finds_what_a_look_at_every_piece_finds(
     name: str, pieces: list[bytes], read: bool, asks: random.Random, room: int
