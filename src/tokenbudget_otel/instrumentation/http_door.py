@@ -128,7 +128,8 @@ def edited_request(request: Any, edits: Mapping[Path, Any]) -> Any:
 def http_response(result: Any) -> Any:
     """The HTTP response in what an SDK returned: a stream, a raw response or the response itself."""
     for candidate in (result, get(result, "http_response"), get(result, "response")):
-        if candidate is not None and hasattr(candidate, "is_stream_consumed") and hasattr(candidate, "headers"):
+        # Not hasattr: the SDK's models take microseconds to say no.
+        if get(candidate, "is_stream_consumed") is not None and get(candidate, "headers") is not None:
             return candidate
     return None
 
