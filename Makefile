@@ -6,7 +6,7 @@ READY := .venv/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak soak-memory lint types format coverage docs bench prices lock compat peers check clean
+.PHONY: help demo test soak soak-memory lint types format coverage docs bench overhead prices lock compat peers check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ format: $(READY)  ## put the code in shape
 
 bench: $(READY)  ## the benchmarks, each beside its floor in one run
 	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@echo "== bench/overhead"; $(BIN)/python bench/overhead --quick
+
+overhead: $(READY)  ## what a call costs, beside the floor and the peers, into docs/overhead.md (about half an hour)
+	$(BIN)/python bench/overhead --json docs/overhead.json --picture docs/pictures/overhead.svg --page docs/overhead.md
 
 coverage: $(READY)  ## write the table of what is covered from the rows of the contract suite
 	$(BIN)/python tools/make_coverage.py

@@ -8,18 +8,17 @@ What nobody admitted (a span somebody else made, a manual record) comes in throu
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from opentelemetry.context import Context
 
 from tokenbudget_otel.budgets import Amount, BudgetExceeded, Call, Enforcer, Estimate, Hold
 from tokenbudget_otel.budgets.amounts import counted
+from tokenbudget_otel.budgets.ids import new_call_id
 from tokenbudget_otel.budgets.ledger import LedgerConflict
 from tokenbudget_otel.budgets.remedies import UNCHANGED, Change
 from tokenbudget_otel.budgets.steps import Steps, run
@@ -51,9 +50,9 @@ FREE: Final = Cost(0, "free")
 """What a call costs that nobody charges for: of a model on the program's own machine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Size:
-    """How large a request is, as far as it can be told before it is sent.
+    """How large a request is, as far as it can be told before it is sent. Not to be changed.
 
     Attributes:
         input_tokens: the likely number of input tokens.
@@ -106,7 +105,7 @@ class Request:
     changes: frozenset[str] = frozenset()
     least_output: int = 1
     asked_model: str = ""
-    id: str = field(default_factory=lambda: uuid.UUID(bytes=os.urandom(16), version=4).hex)
+    id: str = field(default_factory=new_call_id)
 
 
 @dataclass(slots=True)
@@ -118,8 +117,7 @@ class Ticket:
     open: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a response says was used.
 
     Attributes:
@@ -137,8 +135,7 @@ class Reading:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What one call came to. ``cost.nano_usd`` is ``None`` where the price is unknown."""
 
     usage: TokenUsage | None
@@ -166,7 +163,8 @@ class Meter:
         Raises:
             BudgetExceeded: (or its kin) when a blocking budget has no room for it. Nothing is reserved then.
         """
-        return run(self.admission(request), self.enforcer.way)
+        ticket = self.admit_now(request)
+        return run(self.admission(request), self.enforcer.way) if ticket is None else ticket
 
     def admission(self, request: Request) -> Steps[Ticket]:
         """:meth:`admit`, step by step. The change of the hold says what is to be changed of the request."""
@@ -184,6 +182,31 @@ class Meter:
         if hold is not None and hold.change.model is not None:
             request.asked_model, request.model = request.model, hold.change.model
         return Ticket(request, hold)
+
+    def admit_now(self, request: Request) -> Ticket | None:
+        """:meth:`admission`, where that is done on the spot: without waiting, and without changing the request.
+
+        Returns:
+            The ticket; ``None`` where it takes :meth:`admission` to say. Nothing is reserved then.
+
+        Raises:
+            BudgetExceeded: as :meth:`admit` does.
+        """
+        call = _call(request)
+        enforcer = self.enforcer
+        if enforcer.refresh is not None:
+            enforcer.refresh()
+        plan = enforcer.plan_at_once(call)
+        if plan is None:
+            return None
+        if not plan.sources:
+            return Ticket(request, None)
+        try:
+            hold = enforcer.admit_at_once(plan, call, self._estimate(request), request.id)
+        except BudgetExceeded:
+            self.totals.refuse(request.provider, request.model, request.operation, request.tags)
+            raise
+        return None if hold is None else Ticket(request, hold)
 
     def growth(self, ticket: Ticket, usage: TokenUsage) -> Steps[None]:
         """Reserve what a call that is under way has come to so far, where that is more than it reserved.
@@ -354,7 +377,7 @@ class Meter:
         unknown = estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None
         if unknown and self.enforcer.assumes and (dearest := self.prices.dearest(request.provider)) is not None:
             assumed = self._estimate_at(request, size, dearest, window_of=model)
-            estimate = replace(estimate, assumed=(assumed.expected, assumed.worst_case))
+            estimate = estimate._replace(assumed=(assumed.expected, assumed.worst_case))
         return estimate
 
     def _estimate_at(self, request: Request, size: Size, model: str, window_of: str | None = None) -> Estimate:
@@ -362,57 +385,56 @@ class Meter:
         provider, at = request.provider, request.at
         if size.untold:
             return Estimate(expected=_LEAST, worst_case=_LEAST)
-        limits = self.prices.limits(provider, model if window_of is None else window_of)
+        quote = self.prices.quote(
+            provider,
+            model,
+            tier=request.tier,
+            batch=request.batch,
+            cache_write_ttl=size.cache_write_ttl,
+            text_only=size.text_only,
+        )
+        window, most_output = quote.limits if window_of is None else self.prices.limits(provider, window_of)
 
         bound_in = size.input_bound
-        if bound_in is None or (limits.context_window is not None and bound_in > limits.context_window):
-            bound_in = limits.context_window or UNKNOWN_CONTEXT_WINDOW
+        if bound_in is None or (window is not None and bound_in > window):
+            bound_in = window or UNKNOWN_CONTEXT_WINDOW
+        choices = size.choices
         if size.expected_output_tokens == 0:
             bound_out = likely_out = 0
         else:
-            most = size.max_output_tokens or limits.max_output_tokens or UNKNOWN_OUTPUT_LIMIT
-            bound_out = most * size.choices
+            most = size.max_output_tokens or most_output or UNKNOWN_OUTPUT_LIMIT
+            bound_out = most * choices
             typical = size.expected_output_tokens or int(self._typical.get((provider, model), FIRST_OUTPUT_GUESS))
-            likely_out = min(most, typical) * size.choices
-        likely_in = min(size.input_tokens, bound_in)
+            likely_out = (most if most < typical else typical) * choices
+        likely_in = size.input_tokens
+        if likely_in > bound_in:
+            likely_in = bound_in
+        likely: int | None
+        worst: int | None
+        likely_units = size.expected_extra or size.extra
         if request.free:
-            return Estimate(
-                expected=counted(0, likely_in + likely_out),
-                worst_case=counted(0, bound_in + bound_out),
-                input_tokens=(likely_in, bound_in),
-            )
-        likely = (size.expected_extra or size.extra or TokenUsage()).replace(
-            input_tokens=likely_in, output_tokens=likely_out
-        )
+            likely = worst = 0
+        else:
+            if likely_units is None:
+                likely = quote.expected(likely_in, likely_out, at)
+            else:
+                usage = likely_units.replace(input_tokens=likely_in, output_tokens=likely_out)
+                likely = self.prices.cost(
+                    provider, model, usage, at=at, tier=request.tier, batch=request.batch
+                ).nano_usd
+            worst = quote.bound(bound_in, bound_out, at, at + PRICE_HORIZON_S, size.extra)
         return Estimate(
-            expected=counted(
-                self.prices.cost(provider, model, likely, at=at, tier=request.tier, batch=request.batch).nano_usd,
-                likely_in + likely_out,
-            ),
-            worst_case=counted(
-                self.prices.bound(
-                    provider,
-                    model,
-                    input_tokens=bound_in,
-                    output_tokens=bound_out,
-                    at=at,
-                    horizon_s=PRICE_HORIZON_S,
-                    tier=request.tier,
-                    batch=request.batch,
-                    cache_write_ttl=size.cache_write_ttl,
-                    text_only=size.text_only,
-                    extra=size.extra,
-                ),
-                bound_in + bound_out,
-            ),
-            input=self._input(request, likely.replace(output_tokens=0), model),
-            input_tokens=(likely_in, bound_in),
+            counted(likely, likely_in + likely_out),
+            counted(worst, bound_in + bound_out),
+            self._input(request, likely_units, likely_in, model) if self.enforcer.charges_input else None,
+            (likely_in, bound_in),
         )
 
-    def _input(self, request: Request, usage: TokenUsage, model: str) -> Amount | None:
-        """What the input alone comes to, where holds that run out are charged that."""
-        if not self.enforcer.charges_input:
+    def _input(self, request: Request, units: TokenUsage | None, input_tokens: int, model: str) -> Amount | None:
+        """What the input alone comes to, which holds that run out are charged."""
+        if request.free:
             return None
+        usage = (units or TokenUsage()).replace(input_tokens=input_tokens, output_tokens=0)
         cost = self.prices.cost(request.provider, model, usage, at=request.at, tier=request.tier, batch=request.batch)
         return counted(cost.nano_usd, usage.total_tokens)
 

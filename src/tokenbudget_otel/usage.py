@@ -95,7 +95,8 @@ UNIT_FIELDS: Final = (
 
 FIELDS: Final = frozenset((*TOKEN_FIELDS, *UNIT_FIELDS))
 
-_FRACTIONAL: Final = frozenset(("input_audio_seconds", "output_audio_seconds"))
+FRACTIONAL: Final = frozenset(("input_audio_seconds", "output_audio_seconds"))
+"""Counts that need not be whole numbers."""
 
 PARTS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "cache_read_tokens": (CACHE_READ_MODALITIES,),
@@ -351,6 +352,6 @@ def _checked(name: str, value: object) -> Count:
         return int(value)
     if value == int(value):
         return int(value)
-    if name not in _FRACTIONAL:
+    if name not in FRACTIONAL:
         raise ValueError(f"{name} must be a whole number, not {value!r}")
     return value

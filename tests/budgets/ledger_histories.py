@@ -61,7 +61,12 @@ booking = st.one_of(
     st.tuples(st.just("charge"), st.tuples(IDS, amounts, claims, apart)),
     st.tuples(
         st.just("adjust"),
-        st.tuples(IDS, st.builds(Amount, st.none() | st.integers(-40, 40), st.integers(-9, 9)), claims, st.just("why")),
+        st.tuples(
+            IDS,
+            st.builds(Amount, st.none() | st.integers(-40, 40), st.integers(-9, 9), st.just(1)),
+            claims,
+            st.just("why"),
+        ),
     ),
 )
 """What counts something."""
@@ -70,9 +75,9 @@ clumsy = claims_of(st.sampled_from(KEYS), st.sampled_from([5, -1, 0.5, 1.0]))
 mistakes = st.one_of(
     st.tuples(st.just("reserve"), st.tuples(IDS, st.lists(clumsy, max_size=3), st.just(60))),
     st.tuples(st.just("extend"), st.tuples(IDS, st.just("z"), st.lists(clumsy, max_size=2))),
-    st.tuples(st.just("charge"), st.tuples(IDS, st.builds(Amount, st.integers(-9, 9)), claims)),
+    st.tuples(st.just("charge"), st.tuples(IDS, st.builds(Amount, st.integers(-9, 9), st.just(0), st.just(1)), claims)),
     st.tuples(st.just("charge"), st.tuples(IDS, amounts, st.lists(clumsy, max_size=2))),
-    st.tuples(st.just("settle"), st.tuples(IDS, st.builds(Amount, st.integers(-9, 9), st.integers(-9, 9)))),
+    st.tuples(st.just("settle"), st.tuples(IDS, st.builds(Amount, st.integers(-9, 9), st.integers(-9, 9), st.just(1)))),
     st.tuples(st.just("adjust"), st.tuples(IDS, amounts, st.lists(clumsy, max_size=2))),
 )
 

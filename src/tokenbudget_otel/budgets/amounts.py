@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from opentelemetry.context import Context
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class _Amount(NamedTuple):
+    nano_usd: int | None
+    tokens: int = 0
+    calls: int = 1
+
+
+class Amount(_Amount):
     """So much money, so many tokens, so many calls.
 
     Args:
@@ -25,14 +29,17 @@ class Amount:
     Amount(nano_usd=3500000, tokens=1200, calls=1)
     """
 
-    nano_usd: int | None
-    tokens: int = 0
-    calls: int = 1
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(cls, nano_usd: int | None, tokens: int = 0, calls: int = 1) -> Self:
+        made = _new(cls, (nano_usd, tokens, calls))
         # A sum of integers is an integer, and one float in it makes it a float: one test for three numbers.
-        if type((self.nano_usd or 0) + self.tokens + self.calls) is not int:
-            raise TypeError(f"an amount is counted in whole numbers, not {self!r}")
+        if type((nano_usd or 0) + tokens + calls) is not int:
+            raise TypeError(f"an amount is counted in whole numbers, not {made!r}")
+        return made
+
+
+_new: Final = tuple.__new__
 
 
 COUNTED: Final = 2**53 - 1
@@ -46,11 +53,12 @@ def counted(nano_usd: int | None, tokens: int, calls: int = 1) -> Amount:
     >>> counted(3_500_000, 10**30)
     Amount(nano_usd=3500000, tokens=9007199254740991, calls=1)
     """
+    if (nano_usd is None or nano_usd <= COUNTED) and tokens <= COUNTED and calls <= COUNTED:
+        return Amount(nano_usd, tokens, calls)
     return Amount(nano_usd if nano_usd is None else min(nano_usd, COUNTED), min(tokens, COUNTED), min(calls, COUNTED))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What a call may come to, before it is sent.
 
     Args:
@@ -94,8 +102,10 @@ class Estimate:
         return tokens - read if token_type in ("output", "reasoning") else read
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+_NO_TAGS: Final[Mapping[str, str]] = {}
+
+
+class Call(NamedTuple):
     """One call, as budgets see it: who makes it, to which model.
 
     Args:
@@ -113,7 +123,7 @@ class Call:
 
     provider: str
     model: str
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = _NO_TAGS
     context: Context | None = None
     operation: str | None = None
     api_key: str = ""

@@ -28,6 +28,7 @@ from tokenbudget_otel.budgets.ledger import (
 )
 from tokenbudget_otel.budgets.ledgers.memory import MemoryLedger
 from tokenbudget_otel.budgets.overrides import check_limit, check_limits, limits_of, rules_for
+from tokenbudget_otel.budgets.plans import Plan, Plans
 from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Source
 from tokenbudget_otel.budgets.rules import Rule, scope_of
 from tokenbudget_otel.budgets.run import active_budgets, budget
@@ -102,9 +103,10 @@ class Enforcer:
         self._longest = ttl
         self._on_expiry = on_expiry
         self._journal = journal
+        self._rules: tuple[Rule, ...] = ()  # replaced, never changed: readers take no lock
+        self._plans: Plans
         self._after_fork()
         renew_after_fork(self)
-        self._rules: tuple[Rule, ...] = ()  # replaced, never changed: readers take no lock
         self._told: OrderedDict[str, None] = OrderedDict()
         self._runs: weakref.WeakValueDictionary[str, budget] = weakref.WeakValueDictionary()
         self._ended_runs: deque[str] = deque()
@@ -120,6 +122,7 @@ class Enforcer:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._plans = Plans(self._rules)  # they name the process
 
     # -- the ledger ------------------------------------------------------------------------------------------
 
@@ -155,6 +158,8 @@ class Enforcer:
 
     def _move_to(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        # One of another class, also of one made from it, may do something in its own way.
+        self._at_once = ledger if type(ledger) is MemoryLedger else None
         if ledger.blocking or ledger.shared:
             from pathlib import Path
 
@@ -224,6 +229,7 @@ class Enforcer:
         self._declare(new)
 
     def _note_rules(self) -> None:
+        self._plans = Plans(self._rules)
         self._watched = any(rule.budget.alerts for rule in self._rules)
         self._counts_apart |= any(rule.counts_apart for rule in self._rules)
         self.assumes = any(rule.assumes_price for rule in self._rules)
@@ -306,6 +312,51 @@ class Enforcer:
             self.refresh()
         return any(rule.applies(call) for rule in self._rules) or bool(active_budgets(call.context))
 
+    def plan_at_once(self, call: Call, now: float | None = None) -> Plan | None:
+        """Which budgets a call needs what of, where :meth:`admit_at_once` may be enough; ``None`` where only
+        :meth:`admission` is. Of a plan without sources no budget applies."""
+        if self._at_once is None or active_budgets(call.context):
+            return None
+        if self._ended_runs:
+            self._forget_runs()
+        plan = self._plans.plan(call, self._clock() if now is None else now)
+        return plan if plan.simple else None
+
+    def admit_at_once(
+        self, plan: Plan, call: Call, estimate: Estimate, call_id: str, now: float | None = None
+    ) -> Hold | None:
+        """:meth:`admission` in one go: where the ledger is in the memory of this process, the price is known, and all
+        that can be said of the call is yes or no.
+
+        Args:
+            plan: what :meth:`plan_at_once` gave.
+            call, estimate: the call.
+            call_id: which is unique. The name of the hold begins with it.
+
+        Returns:
+            The hold, or ``None`` where :meth:`admission` has to be asked. Nothing is reserved then.
+
+        Raises:
+            BudgetExceeded: as :meth:`admit` does.
+        """
+        ledger = self._at_once
+        if ledger is None or estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None:
+            return None
+        claims = plan.claims(estimate)
+        hold_id = f"{call_id}-1"
+        on_expiry = None if self._on_expiry == "charge" else self._charge_on_expiry(estimate)
+        answer = ledger.reserve_counted(hold_id, claims, claims, self._ttl, on_expiry, plan.owner)
+        if isinstance(answer, Refused):
+            if not plan.final:
+                return None
+            asked = Hold(hold_id, call, claims, plan.sources, estimate, UNCHANGED, 0, plan.cut)
+            found = paired(asked, answer.shortages)
+            raise refusal(run(worst(asked, found, self._clock() if now is None else now), self._way))
+        hold = Hold(hold_id, call, claims, plan.sources, estimate, UNCHANGED, 0, plan.cut)
+        if answer.over:
+            run(self._warn(hold, (), answer, self._clock() if now is None else now), self._way)
+        return hold
+
     def admit(self, call: Call, estimate: Estimate, now: float | None = None) -> Hold | None:
         """Reserve what a call may come to in every budget that applies, or in none.
 
@@ -318,6 +369,13 @@ class Enforcer:
                 it counts dollars and the price of the call is not known, :class:`BudgetUnreachable` if its ledger
                 cannot be asked.
         """
+        plan = self.plan_at_once(call, now)
+        if plan is not None:
+            if not plan.sources:
+                return None
+            hold = self.admit_at_once(plan, call, estimate, new_id(), now)
+            if hold is not None:
+                return hold
         return run(self.admission(call, estimate, now), self._way)
 
     async def admit_async(self, call: Call, estimate: Estimate, now: float | None = None) -> Hold | None:
@@ -397,12 +455,16 @@ class Enforcer:
             # Never priced: nothing was reserved that could stand in for it.
             known = Amount(0, actual.tokens, actual.calls)
         apart = apart_of(hold.parts(), known, usage, assumed) if self._counts_apart else None
-        self._way.closed(hold.id)
-        self._way.tell("settle", hold.id, known, hold.claims, apart)
-        for each, claim in hold.runs():
-            each.settled(claim, known)
-            if usage is not None:
-                each.add_usage(usage)
+        if self._at_once is not None:
+            self._at_once.settle(hold.id, known, hold.claims, apart)
+        else:
+            self._way.closed(hold.id)
+            self._way.tell("settle", hold.id, known, hold.claims, apart)
+        if hold.has_runs:
+            for each, claim in hold.runs():
+                each.settled(claim, known)
+                if usage is not None:
+                    each.add_usage(usage)
         if self._watched:
             self._look(hold.parts())
 

@@ -39,6 +39,7 @@ class Hold:
         estimate: Estimate,
         change: Change = UNCHANGED,
         runs: int = 0,
+        cut: bool | None = None,
     ) -> None:
         self.id = hold_id
         self.call = call
@@ -47,7 +48,7 @@ class Hold:
         self.unpriced = estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None
         self.warnings: tuple[Shortfall, ...] = ()
         self.change = change
-        self.cut = any(source.cut_streams for source in sources)
+        self.cut = any(source.cut_streams for source in sources) if cut is None else cut
         self.steps = 0
         self._sources = sources
         self._runs = runs
@@ -60,6 +61,11 @@ class Hold:
             if claim.key != last:  # a budget that degrades early claims its key twice in a row
                 last = claim.key
                 yield source, claim
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether any ``budget()`` scope counts this call."""
+        return self._runs > 0
 
     def runs(self) -> Iterable[tuple[budget, Claim]]:
         """The ``budget()`` scopes that count this call, which are the first, with what each reserves."""

@@ -408,6 +408,9 @@ def checked(actual: Amount, apart: Mapping[str, Amount] | None = None) -> None:
     ...
     ValueError: a call cannot come to less than nothing: Amount(nano_usd=-1, tokens=0, calls=1)
     """
+    nano_usd, tokens, calls = actual
+    if not apart and 0 <= (nano_usd or 0) <= LARGEST and 0 <= tokens <= LARGEST and 0 <= calls <= LARGEST:
+        return
     for each in (actual, *(apart or {}).values()):
         if (each.nano_usd or 0) < 0 or each.tokens < 0 or each.calls < 0:
             raise ValueError(f"a call cannot come to less than nothing: {each!r}")

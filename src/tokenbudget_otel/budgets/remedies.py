@@ -6,7 +6,6 @@ One :class:`Remedies` goes with one admission, and remembers what was tried, so 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from tokenbudget_otel.budgets.amounts import Call, Estimate
@@ -109,7 +108,7 @@ class Remedies:
                 continue
             self._degraded |= {self.call.model, cheaper}
             self.change = self.change._replace(model=cheaper)
-            self.call = replace(self.call, model=cheaper)
+            self.call = self.call._replace(model=cheaper)
             self.estimate = self._revision.estimate(self.change)
             self.eased.add(source.name)
             return True

@@ -60,6 +60,7 @@ class Rule:
         "mode",
         "name",
         "per",
+        "reads",
         "token_type",
     )
 
@@ -87,6 +88,8 @@ class Rule:
         self._cheaper = None if budget.degrade is None else Cheaper(budget.degrade)
         self._early = int(budget.degrade_at * 1000)
         self._tests = tuple((_reader(name), test_of(name, pattern)) for name, pattern in budget.match.items())
+        self.reads = frozenset((*budget.match, *budget.per))
+        """The names of what it reads of a call, besides what the call needs."""
         self._policy = escape(budget.name)
         self._prefix = f"{BUDGETS}{self._policy}|"
         self._parts = tuple((f"|{name}=", _reader(name)) for name in budget.per)
@@ -103,6 +106,10 @@ class Rule:
     def cheaper(self, model: str) -> str | None:
         """The model that is to be asked instead of one; ``None`` where there is none."""
         return None if self._cheaper is None else self._cheaper.than(model)
+
+    def degrades_early(self, model: str) -> bool:
+        """Whether a call to a model is given a cheaper one from a share of the limit on."""
+        return self._early < 1000 and self.cheaper(model) is not None
 
     def window(self, now: float) -> Window:
         """The window in force; of a rolling one, the part."""
@@ -133,7 +140,7 @@ class Rule:
         out: the call has been degraded, or cannot be.
         """
         claim = self.claim(call, estimate, now)
-        if early and self._early < 1000 and self.cheaper(call.model) is not None:
+        if early and self.degrades_early(call.model):
             return claim._replace(per_mille=self._early), claim
         return (claim,)
 
@@ -254,7 +261,7 @@ class Rule:
         return _Turn(window, prefix, older, span.start(part + 1 + PARTS))
 
 
-_FACTS: Final[dict[str, Callable[[Call], str]]] = {
+FACTS: Final[dict[str, Callable[[Call], str]]] = {
     "model": attrgetter("model"),
     "provider": attrgetter("provider"),
     "operation": lambda call: call.operation or "",
@@ -264,7 +271,7 @@ _FACTS: Final[dict[str, Callable[[Call], str]]] = {
 
 
 def _reader(name: str) -> Callable[[Call], str]:
-    return _FACTS.get(name) or (lambda call: call.tags.get(name, ""))
+    return FACTS.get(name) or (lambda call: call.tags.get(name, ""))
 
 
 def fact(call: Call, name: str) -> str:

@@ -345,7 +345,7 @@ class AnthropicDoor(StainlessDoor):
         # The SDK makes a span of its own for a request that has a name for it. Ours takes its place, or that of
         # another instrumentation which we add to.
         call = opened.call
-        if call.has_span and getattr(opened.options, "span_name", None):
+        if call.has_span and get(opened.options, "span_name"):
             opened.options = changed_options(opened.options, span_name=None)
             conversation = get(getattr(client, "_open_telemetry", None), "conversation_id")
             if isinstance(conversation, str):

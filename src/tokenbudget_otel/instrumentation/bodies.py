@@ -19,7 +19,7 @@ from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.instrumentation import deferred
 from tokenbudget_otel.instrumentation.growth import CUT, Growth
 from tokenbudget_otel.instrumentation.guard import log_once
-from tokenbudget_otel.instrumentation.pending import ROOM, Pending
+from tokenbudget_otel.instrumentation.pending import ENDS, MOST_END, ROOM, USAGE, Pending
 
 
 class Watcher(Protocol):
@@ -53,13 +53,13 @@ _followed: Final[weakref.WeakSet[Watcher]] = weakref.WeakSet()
 """Watchers of bodies, so that those which the program still holds when it ends are ended too."""
 
 
-def _end_all() -> None:
+def _endingall() -> None:
     for watcher in tuple(_followed):
         if not watcher.done:
             end(watcher, "abandoned")
 
 
-deferred.at_exit(_end_all)
+deferred.at_exit(_endingall)
 os.register_at_fork(after_in_child=_followed.clear)  # what the parent follows is the parent's to end
 
 
@@ -89,27 +89,68 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         pending: Pending | None = getattr(self._watcher, "pending", None)
-        return self._looked_at() if pending is None else self._put_down(pending)
+        if pending is None:
+            return self._looked_at()
+        return self._stripped(pending) if pending.strips else self._put_down(pending)
+
+    # Of streams that are looked at later. Nothing is called for a piece that need not be.
 
     def _put_down(self, pending: Pending) -> Iterator[bytes]:
-        """The pieces of a stream that is looked at later."""
         watcher, room = self._watcher, ROOM
-        take, strips, stamp, keep = pending.take, pending.strips, pending.times.append, pending.pieces.append
+        stamp, keep = pending.times.append, pending.pieces.append
         self._iterator = iterator = iter(self._stream)
         _held.add(iterator)
         try:
             for data in iterator:
-                if strips:
-                    data = take(data)
-                else:
-                    stamp(perf_counter())
-                    keep(data)
-                    room -= len(data)
-                    if room < 0:
-                        pending.look()
-                        room = ROOM
+                stamp(perf_counter())
+                keep(data)
+                room -= len(data)
+                if room < 0:
+                    pending.look()
+                    room = ROOM
                 if data:
                     yield data
+            if rest := _rest(watcher):
+                yield rest
+        except GeneratorExit:
+            raise  # the reader let go; close() or the finaliser follows and knows more
+        except BaseException as error:
+            _held.discard(iterator)
+            end(watcher, "failed", error)
+            raise
+        _held.discard(iterator)
+        end(watcher, "read")
+
+    def _stripped(self, pending: Pending) -> Iterator[bytes]:
+        watcher, room = self._watcher, ROOM
+        stamp, keep = pending.times.append, pending.pieces.append
+        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+        cut = len(tail)
+        self._iterator = iterator = iter(self._stream)
+        _held.add(iterator)
+        try:
+            for data in iterator:
+                now = perf_counter()
+                if data.endswith(tail) and data.find(b"\n") >= len(data) - MOST_END:
+                    data = data[:-cut] + ending
+                else:
+                    before, _, after = data.rpartition(null)
+                    if clear and b"\n" not in before and USAGE not in after and after.endswith(ENDS):
+                        data = before + after
+                    else:
+                        data = pending.take(data, now)
+                        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+                        cut = len(tail)
+                        if data:
+                            yield data
+                        continue
+                stamp(now)
+                keep(data)
+                room -= len(data)
+                if room < 0:
+                    pending.look()
+                    room = ROOM
+                yield data
             if rest := _rest(watcher):
                 yield rest
         except GeneratorExit:
@@ -178,24 +219,63 @@ class _Body:
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         pending: Pending | None = getattr(self._watcher, "pending", None)
-        return self._looked_at_async() if pending is None else self._put_down_async(pending)
+        if pending is None:
+            return self._looked_at_async()
+        return self._stripped_async(pending) if pending.strips else self._put_down_async(pending)
 
     async def _put_down_async(self, pending: Pending) -> AsyncIterator[bytes]:
         watcher, room = self._watcher, ROOM
-        take, strips, stamp, keep = pending.take, pending.strips, pending.times.append, pending.pieces.append
+        stamp, keep = pending.times.append, pending.pieces.append
         try:
             async for data in self._stream:
-                if strips:
-                    data = take(data)
-                else:
-                    stamp(perf_counter())
-                    keep(data)
-                    room -= len(data)
-                    if room < 0:
-                        pending.look()
-                        room = ROOM
+                stamp(perf_counter())
+                keep(data)
+                room -= len(data)
+                if room < 0:
+                    pending.look()
+                    room = ROOM
                 if data:
                     yield data
+            if rest := _rest(watcher):
+                yield rest
+        except GeneratorExit:
+            raise
+        except asyncio.CancelledError as error:
+            end(watcher, "cancelled", error)
+            raise
+        except BaseException as error:
+            end(watcher, "failed", error)
+            raise
+        end(watcher, "read")
+
+    async def _stripped_async(self, pending: Pending) -> AsyncIterator[bytes]:
+        watcher, room = self._watcher, ROOM
+        stamp, keep = pending.times.append, pending.pieces.append
+        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+        cut = len(tail)
+        try:
+            async for data in self._stream:
+                now = perf_counter()
+                if data.endswith(tail) and data.find(b"\n") >= len(data) - MOST_END:
+                    data = data[:-cut] + ending
+                else:
+                    before, _, after = data.rpartition(null)
+                    if clear and b"\n" not in before and USAGE not in after and after.endswith(ENDS):
+                        data = before + after
+                    else:
+                        data = pending.take(data, now)
+                        clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
+                        cut = len(tail)
+                        if data:
+                            yield data
+                        continue
+                stamp(now)
+                keep(data)
+                room -= len(data)
+                if room < 0:
+                    pending.look()
+                    room = ROOM
+                yield data
             if rest := _rest(watcher):
                 yield rest
         except GeneratorExit:

@@ -157,7 +157,7 @@ class LlmCall:
         """Begin where nothing has to be waited for, as with budgets in memory. Whether that could be done."""
         if self._admit:
             try:
-                ticket = getattr(self._meter, "admit_now", lambda _: None)(self.request)
+                ticket = self._meter.admit_now(self.request)
             except BudgetExceeded as refusal:
                 self._tell_refused(refusal)
                 raise

@@ -48,20 +48,17 @@ class Changes:
         """
         asked = None if (path := self.model) is None else _at(fields, path)
         renamed = bool(model) and isinstance(asked, str) and asked.endswith(model)
-        return _POSSIBLE[renamed, self._limited(fields, provider, model)]
-
-    def _limited(self, fields: Fields, provider: str, model: str) -> bool:
-        """Whether the output can be limited: all that :meth:`_limits` finds can be reached."""
         limits = self._limits(fields, provider, model)
+        limited = bool(limits)
         for path in limits:
-            if (len(path) > 1 or not isinstance(fields, dict)) and not _reached(fields, path):
-                return False
-        return bool(limits)
+            if (len(path) > 1 or type(fields) is not dict) and not _reached(fields, path):
+                limited = False
+        return _POSSIBLE[renamed, limited]
 
     def least_output(self, fields: Fields) -> int:
         """The lowest limit on its output that this request can have."""
         for path in self.thinking:
-            if positive(_at(fields, path)):
+            if (value := _at(fields, path)) is not None and positive(value):
                 return LEAST_THINKING + 1
         return 1
 
@@ -86,7 +83,7 @@ class Changes:
     def _limits(self, fields: Fields, provider: str, model: str) -> tuple[Path, ...]:
         found: tuple[Path, ...] = ()
         for path in self.limits:
-            if positive(_at(fields, path)):
+            if (value := _at(fields, path)) is not None and positive(value):
                 found += (path,)
         if found or not self.limits:
             return found
@@ -104,9 +101,11 @@ _POSSIBLE: Final = {
 
 
 def _at(fields: Fields, path: Path) -> Any:
-    """What stands at a path; mostly nothing, and mostly at the top."""
-    first = fields.get(path[0])
-    return first if first is None or len(path) == 1 else get(first, *path[1:])
+    """What stands at a path; mostly at the top, and mostly nothing."""
+    if type(fields) is not dict:
+        return get(fields, *path)
+    value = fields.get(path[0])
+    return value if value is None or len(path) == 1 else get(value, *path[1:])
 
 
 def edited(fields: Fields | None, edits: Mapping[Path, Any]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Where those bytes are known to hold nothing that is looked for, looking at the w
 
 from __future__ import annotations
 
-from itertools import repeat
+import functools
+from collections.abc import Iterator, Sequence
+from itertools import compress, repeat
 from typing import Final
 
 _WORD: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -32,13 +34,17 @@ class Envelope:
         bare, bare_end = prefix, suffix
         for nothing in void:
             bare, bare_end = bare.replace(nothing, nothing[:1]), bare_end.replace(nothing, nothing[:1])
-        # As much of both as a hint can have that begins before a word, or ends after it.
-        reach = max(map(len, hints)) - 1
-        self._head = bare[max(0, len(bare) - reach) :].rpartition(b"\n")[2]
-        self._tail = bare_end[:reach].partition(b"\n")[0].rstrip(b"\r")
+        # What a hint can have of both that begins before a word, or ends after it.
+        starts, ends, reach = _partly(hints)
+        self._head = next((bare[-size:] for size in range(reach, 0, -1) if bare[-size:] in starts), b"")
+        self._tail = next((bare_end[:size] for size in range(reach, 0, -1) if bare_end[:size] in ends), b"")
         self._seam = self._tail + b"\n" + self._head
-        self.is_bare = not any(hint in bare or hint in bare_end for hint in hints)
+        self.is_bare = True
         """Whether neither has a hint itself."""
+        for hint in hints:
+            if hint in bare or hint in bare_end:
+                self.is_bare = False
+                break
 
     def around(self, event: bytes) -> bool:
         """Whether an event has these bytes on both sides."""
@@ -52,58 +58,68 @@ class Envelope:
             first += 1
         while last > first and not self.around(events[last - 1]):
             last -= 1
-        odd = [*range(first), *range(last, len(events))]
-        plain = events[first:last] if odd else events
-        words = self._words(plain)
-        if words is None:
-            for is_plain in (self.around, self._is_plain):
-                places = [place for place in range(first, last) if not is_plain(events[place])]
-                left = set(places)
-                words = self._words([events[place] for place in range(first, last) if place not in left])
-                if words is not None:
-                    odd = [*range(first), *places, *range(last, len(events))]
-                    break
-        return odd, None if words is None or len(odd) == len(events) else b"\n".join(words)
-
-    def _is_plain(self, event: bytes) -> bool:
-        return self.around(event) and self._words([event]) is not None
-
-    def _words(self, events: list[bytes]) -> list[bytes] | None:
-        """The words of the events if each of these is plain."""
-        count = len(events)
-        words = list(map(bytes.removesuffix, map(bytes.removeprefix, events, repeat(self.prefix)), repeat(self.suffix)))
-        seam = self._seam
-        text = seam.join(words)
+        plain = events if last - first == len(events) else events[first:last]
+        places: Sequence[int] = range(first, last)
+        words = list(map(bytes.removesuffix, map(bytes.removeprefix, plain, repeat(self.prefix)), repeat(self.suffix)))
         # Every event has lost both, or the sum is not right.
-        if len(text) != len(b"".join(events)) - count * self._around + (count - 1) * len(seam) and count:
-            return None
-        if text.count(b"\n") > count - 1 or b"\r" in text:
-            return None
-        text = self._head + text + self._tail
+        if sum(map(len, words)) != len(b"".join(plain)) - len(plain) * self._around:
+            fits = [self.around(event) for event in plain]
+            places, words = list(compress(places, fits)), list(compress(words, fits))
+        text = self._seam.join(words)
+        if text.count(b"\n") >= len(words) or b"\r" in text:
+            fits = [b"\n" not in word and b"\r" not in word for word in words]
+            places, words = list(compress(places, fits)), list(compress(words, fits))
+            text = self._seam.join(words)
+        if told := self._hinted(self._head + text + self._tail):
+            fits = [line not in told for line in range(len(words))]
+            places, words = list(compress(places, fits)), list(compress(words, fits))
+        if not words:
+            return list(range(len(events))), None
+        if len(places) == last - first:
+            odd = [*range(first), *range(last, len(events))]
+        else:
+            held = set(places)
+            odd = [place for place in range(len(events)) if place not in held]
+        return odd, b"\n".join(words)
+
+    def _hinted(self, text: bytes) -> set[int]:
+        """The lines that have a hint."""
+        lines: set[int] = set()
         for hint in self._hints:
-            if hint in text:
-                return None
-        return words
+            at = text.find(hint)
+            while at >= 0:
+                lines.add(text.count(b"\n", 0, at))
+                end = text.find(b"\n", at)
+                at = text.find(hint, end) if end >= 0 else -1
+        return lines
 
     def events(self, words: bytes) -> bytes:
         """The events again, of the words that :meth:`sift` gave."""
         return self.prefix + words.replace(b"\n", self.suffix + self.prefix) + self.suffix
 
 
-def learn(events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...] = ()) -> list[Envelope]:
+@functools.lru_cache(maxsize=64)
+def _partly(hints: tuple[bytes, ...]) -> tuple[frozenset[bytes], frozenset[bytes], int]:
+    """How hints begin and end, and the length of the longest of these."""
+    cuts = [(hint, size) for hint in hints for size in range(1, len(hint))]
+    return (
+        frozenset(hint[:size] for hint, size in cuts),
+        frozenset(hint[size:] for hint, size in cuts),
+        max(size for _, size in cuts),
+    )
+
+
+def learn(events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...] = ()) -> Iterator[Envelope]:
     """What events may have in common, the likeliest first: those from everywhere, and those in the middle.
 
-    >>> [made] = learn([b'data: {"a":"%d"}' % number for number in range(100, 140)], (b"error",))
+    >>> made = next(learn([b'data: {"a":"%d"}' % number for number in range(100, 140)], (b"error",)))
     >>> made.prefix, made.suffix
     (b'data: {"a":"', b'"}')
     """
     count = len(events)
+    yield Envelope(*_common([events[count * part // 8] for part in range(2, 7)]), hints, void)
     middle = (count - _CLOSE) // 2
-    everywhere = [events[count * part // 8] for part in range(1, 8)]
-    found = [_common(everywhere), _common(events[middle : middle + _CLOSE])]
-    if found[0] == found[1]:
-        del found[1]
-    return [Envelope(prefix, suffix, hints, void) for prefix, suffix in found]
+    yield Envelope(*_common(events[middle : middle + _CLOSE]), hints, void)
 
 
 def _common(events: list[bytes]) -> tuple[bytes, bytes]:

@@ -79,20 +79,27 @@ class HttpDoor(Door):
         form = endpoint.stream(opened.body, opened.peer.provider)
         if self.telemetry.capture and endpoint.content is not None:
             form = capturing(form, endpoint.content, self.telemetry.capture.kept_bytes)
-        finish = functools.partial(self.finish, opened)
-        return StreamWatcher(opened.call, form, decode, hide_usage=opened.asked_usage, finish=finish)
+        return StreamWatcher(
+            opened.call, form, decode, hide_usage=opened.asked_usage, finish=functools.partial(self.finish, opened)
+        )
 
     def _watch(self, opened: Opened, response: Any) -> None:
         kind, decode = _content_type(response), decoder(response)
-        finish = functools.partial(self.finish, opened)
         watcher: bodies.Watcher | None = self._stream_watcher(opened, kind, decode)
-        if watcher is None and opened.endpoint.lines is not None:
+        bodies.watch(response, watcher or self._other_watcher(opened, response, kind, decode))
+
+    def _other_watcher(
+        self, opened: Opened, response: Any, kind: str, decode: Callable[[bytes], bytes] | None
+    ) -> bodies.Watcher:
+        endpoint, finish = opened.endpoint, functools.partial(self.finish, opened)
+        if endpoint.lines is not None:
             length = str(response.headers.get("content-length") or "")
-            watcher = LinesWatcher(opened.endpoint.lines(opened), decode, int(length) if length.isdecimal() else None)
-            watcher.off_loop = self.meter.enforcer.way.off_loop
-        if watcher is None and opened.endpoint.binary is not None and "json" not in kind:
-            watcher = OpaqueWatcher(opened.call, opened.endpoint.binary(opened.body), finish)
-        bodies.watch(response, watcher or JsonWatcher(functools.partial(self.facts, opened), finish, decode))
+            lines = LinesWatcher(endpoint.lines(opened), decode, int(length) if length.isdecimal() else None)
+            lines.off_loop = self.meter.enforcer.way.off_loop
+            return lines
+        if endpoint.binary is not None and "json" not in kind:
+            return OpaqueWatcher(opened.call, endpoint.binary(opened.body), finish)
+        return JsonWatcher(functools.partial(self.facts, opened), finish, decode)
 
 
 class RequestDoor(HttpDoor):
@@ -121,7 +128,8 @@ def edited_request(request: Any, edits: Mapping[Path, Any]) -> Any:
 def http_response(result: Any) -> Any:
     """The HTTP response in what an SDK returned: a stream, a raw response or the response itself."""
     for candidate in (result, get(result, "http_response"), get(result, "response")):
-        if candidate is not None and hasattr(candidate, "is_stream_consumed") and hasattr(candidate, "headers"):
+        # Not hasattr: the SDK's models take microseconds to say no.
+        if get(candidate, "is_stream_consumed") is not None and get(candidate, "headers") is not None:
             return candidate
     return None
 

@@ -48,10 +48,12 @@ class _Known:
 
     def holds(self, client: Any) -> bool:
         """Whether the client still says the same, and who is where has not been told anew."""
+        key_provider = getattr(client, "_api_key_provider", None)
         return (
             self.has_its_url(client)
-            and getattr(client, "api_key", None) is self.key
-            and getattr(client, "_api_key_provider", None) is self.key_provider
+            and key_provider is self.key_provider
+            # Keys that a function of the program's makes come and go.
+            and (key_provider is not None or getattr(client, "api_key", None) is self.key)
             and getattr(client, "_provider_runtime", None) is self.runtime
             and type(client) is self.kind
             and hosts.still(self.named)

@@ -76,23 +76,24 @@ class ChunkReader:
             self.complete = True
             return False
         chunk = json.loads(data)
+        if not isinstance(chunk, dict):
+            return False
         facts = self.facts
-        error = get(chunk, "error")
-        if error:
+        if error := chunk.get("error"):
             facts.error = stream_error(error)
             return False
-        facts.id = facts.id or text(get(chunk, "id"))
-        facts.model = text(get(chunk, "model")) or facts.model
-        facts.tier = text(get(chunk, "service_tier")) or facts.tier
-        if (fingerprint := text(get(chunk, "system_fingerprint"))) is not None:
+        facts.id = facts.id or text(chunk.get("id"))
+        facts.model = text(chunk.get("model")) or facts.model
+        facts.tier = text(chunk.get("service_tier")) or facts.tier
+        if (fingerprint := text(chunk.get("system_fingerprint"))) is not None:
             facts.attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
         note_upstream(chunk, self._provider, facts)
-        choices = get(chunk, "choices")
+        choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if (reason := text(get(choice, "finish_reason"))) is not None:
                 facts.finish_reasons += (reason,)
                 self.complete = True
-        usage = get(chunk, "usage") or get(chunk, "x_groq", "usage") or _usage_of_choice(choices)
+        usage = chunk.get("usage") or get(chunk.get("x_groq"), "usage") or _usage_of_choice(choices)
         if usage is not None and (read := chat_usage(usage, self._provider)):
             facts.usage = read.replace(web_searches=self._searches) if self._searches else read
             facts.reported_nano_usd = reported_cost(usage, self._provider)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from array import array
-from itertools import compress
 from operator import sub
-from time import perf_counter
 from typing import Final, Protocol
 
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
@@ -24,8 +22,13 @@ ROOM: Final = 131_072
 NULL_USAGE: Final = re.compile(rb',\s*"usage":\s*null')
 """What servers write into every other chunk when usage was asked for; those in Python with a space."""
 
-_USAGE: Final = b'"usage"'
-_ENDS: Final = (b"\n\n", b"\r\n\r\n")
+USAGE: Final = b'"usage"'
+ENDS: Final = (b"\n\n", b"\r\n\r\n")
+_LAST: Final = frozenset((b"}\n\n", b"}\r\n\r\n"))
+MOST_END: Final = 3
+"""From the first line end of an event to its end, at most, where it is one line."""
+
+_NEVER: Final = b"\0no event ends so"
 
 
 class _Reader(Protocol):
@@ -45,21 +48,27 @@ class Pending:
 
     Args:
         scanner: finds the events that ``reader`` needs, and tells it of them.
-        strips: whether what our request for usage brought is taken out as it passes: then pieces come by :meth:`take`,
-            and else they are appended to ``times`` and ``pieces``, in this order.
+        strips: whether what our request for usage brought is taken out as it passes. Then pieces come by :meth:`take`,
+            as far as the body cannot do it itself. What is shown is appended to ``times`` and ``pieces``, in this
+            order, as are all pieces where nothing is taken out.
 
     Attributes:
         first, last, gaps: when the first and the last chunk arrived, and the seconds between each and the next, as far
             as the pieces have been looked at.
+        clear: whether a piece is the beginning of an event, and may be shown if it has no word of usage but ``null``.
+        tail, ending: how pieces end that came before, and what took the place of that.
     """
 
-    __slots__ = ("_lock", "_null_usage", "_reader", "_room", "_scanner", "first", "gaps", "last", "pieces", "strips",
-                 "times")  # fmt: skip
+    __slots__ = ("_lock", "_reader", "_room", "_scanner", "clear", "ending", "first", "gaps", "last", "null", "pieces",
+                 "strips",
+                 "tail", "times")  # fmt: skip
 
     def __init__(self, reader: _Reader, scanner: EventScanner, *, strips: bool) -> None:
         self._reader = reader
         self._scanner: EventScanner | None = scanner
-        self._null_usage = b',"usage":null'
+        self.clear = False
+        self.null = b',"usage":null'
+        self.tail, self.ending = _NEVER, b""
         self._room = ROOM
         # Two may look at once: who reads the stream, and who wants to know before it has ended.
         self._lock = threading.Lock()
@@ -72,41 +81,45 @@ class Pending:
 
     # --- as it arrives -----------------------------------------------------------------------------------------
 
-    def take(self, data: bytes) -> bytes:
-        """Take a piece of a stream that is not handed on as it is; what the program is to see of it. Never raises."""
-        now = perf_counter()
-        shown = data
-        if _USAGE in data:
-            before, null, after = data.partition(self._null_usage)
-            if not null or _USAGE in before or _USAGE in after:
-                return self._taken_apart(data, now)
-            shown = before + after
-        if not shown.endswith(_ENDS) or (self._scanner is not None and self._scanner.holds_back):
-            return self._taken_apart(data, now)
-        self.times.append(now)
-        self.pieces.append(shown)
-        self._room -= len(shown)
-        if self._room < 0:
-            self.look()
-        return shown
+    def take(self, data: bytes, now: float) -> bytes:
+        """Take a piece of a stream that is not handed on as it is; what the program is to see of it. Never raises.
 
-    def _taken_apart(self, data: bytes, now: float) -> bytes:
-        """Look for what is to be withheld or taken out."""
+        Of an event that speaks of usage last where it says ``null``, nothing else is ours, and it is not withheld.
+        """
         try:
-            with self._lock:
-                self._look()
-                scanner = self._scanner
-                if scanner is None:
-                    return data
-                if (found := NULL_USAGE.search(data)) is not None:
-                    self._null_usage = found[0]
-                before = scanner.chunks
-                shown = scanner.feed(data)
-                self._arrived([now], [scanner.chunks - before])
-                return shown
+            before, null, after = data.rpartition(self.null)
+            # In the bytes before there are other events only where there is the end of a line.
+            known = USAGE not in after and after.endswith(ENDS) and (b"\n" not in before or USAGE not in before)
+            if not known or self._scanner is None or self._scanner.carry:
+                return self._taken_apart(data, now)
+            self.clear = True
+            if null and after in _LAST:
+                self.tail, self.ending = null + after, after
+            shown = before + after
+            self.times.append(now)
+            self.pieces.append(shown)
+            self._room -= len(shown)
+            if self._room < 0:
+                self.look()
+            return shown
         except Exception as error:
             self._give_up(error)
             return data
+
+    def _taken_apart(self, data: bytes, now: float) -> bytes:
+        """Look for what is to be withheld or taken out."""
+        with self._lock:
+            self._look()
+            scanner = self._scanner
+            if scanner is None:
+                return data
+            if (found := NULL_USAGE.search(data)) is not None:
+                self.null = found[0]
+            before = scanner.chunks
+            shown = scanner.feed(data)
+            self._arrived([now], [(0, scanner.chunks - before)])
+            self.clear, self.tail = False, _NEVER
+            return shown
 
     def rest(self) -> bytes:
         """The body was read to its end: look at what is left, and give what was held back. Never raises."""
@@ -138,15 +151,13 @@ class Pending:
         if self._scanner is not None:
             self._arrived(times, self._scanner.feed_all(pieces))
 
-    def _arrived(self, times: list[float], counts: list[int] | None) -> None:
-        """Note when chunks arrived; those that came together have no time between them."""
-        if counts is not None:
-            if max(counts) <= 1:
-                times = list(compress(times, counts))
-            else:
-                times = [time for time, count in zip(times, counts, strict=True) for _ in range(count)]
-            if not times:
-                return
+    def _arrived(self, times: list[float], made: list[tuple[int, int]]) -> None:
+        """Note when chunks arrived, one at each of ``times`` but for the places in ``made``. Those that came together
+        have no time between them."""
+        for place, count in reversed(made):
+            times[place : place + 1] = times[place : place + 1] * count
+        if not times:
+            return
         if self.first is None:
             self.first = times[0]
         else:
@@ -156,6 +167,7 @@ class Pending:
 
     def _give_up(self, error: Exception) -> None:
         self._scanner = None
+        self.clear, self.tail = False, _NEVER
         log_once("read a streamed response", error)
 
     # --- what is known -----------------------------------------------------------------------------------------

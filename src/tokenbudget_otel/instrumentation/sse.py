@@ -21,6 +21,7 @@ _COMPRESS_AT: Final = 65_536
 
 _END: Final = tuple(mark + end for mark in (b"data: [DONE]", b"data:[DONE]") for end in (b"\n\n", b"\r\n\r\n", b"\r\r"))
 _PING: Final = b"event: ping"
+_ENDS: Final = (b"\n\n", b"\r\n\r\n")
 
 _FEW: Final = 12
 """So many events are rather looked at one by one than compared."""
@@ -59,12 +60,13 @@ class EventScanner:
         strip: finds what to leave out of every event, because our change to the request brought them in.
         void: pieces of bytes that have a hint, and are part of no mark.
 
-    ``chunks`` is how many chunks the SDK has made of the events so far (:func:`chunks_in`).
+    ``chunks`` is how many chunks the SDK has made of the events so far (:func:`chunks_in`); ``carry`` is what has come
+    of an event whose end is still to come.
     """
 
-    __slots__ = ("_carry", "_envelopes", "_first", "_hints", "_marks", "_pending", "_runs", "_size",
-                 "_strip", "_text", "_text_bytes", "_text_pieces", "_void", "_withhold", "chunks",
-                 "on_event")  # fmt: skip
+    __slots__ = ("_envelopes", "_first", "_hints", "_marks", "_pending", "_runs", "_size",
+                 "_strip", "_text", "_text_bytes", "_text_pieces", "_void", "_withhold", "carry",
+                 "chunks", "on_event")  # fmt: skip
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class EventScanner:
         self._strip = strip
         self._void = void
         self.chunks = 0
-        self._carry = b""
+        self.carry = b""
         self._first = True
         self._pending: list[bytes] = []
         self._runs: list[tuple[Envelope, bytes]] = []
@@ -96,65 +98,72 @@ class EventScanner:
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; give what the program is to see of it."""
-        if not self._carry and not self._first and data.endswith((b"\n\n", b"\r\n\r\n")):
+        if not self.carry and data.endswith(_ENDS):
             if self._strip is not None and b'"usage"' in data:
                 data = self._strip.sub(b"", data)
-            for hint in self._hints:
-                if hint in data:
-                    break
-            else:
+            if not self._first:
+                for hint in self._hints:
+                    if hint in data:
+                        marked = self._marks(data)
+                        break
+                else:
+                    marked = None
+                if not marked:
+                    self.chunks += chunks_in(data)
+                    self._keep(data)
+                    return data
+            if data.find(b"\n") == len(data) - 2 and b"\r" not in data:  # one event, and one line of it
+                if self._told(data):
+                    return b""
                 self.chunks += chunks_in(data)
-                self._keep(data)
-                return data
-            if not self._marks(data):
-                self.chunks += chunks_in(data)
-                self._keep(data)
                 return data
         return self._feed_events(data)
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether an event has begun to arrive, and its end is still to come."""
-        return bool(self._carry)
-
-    def feed_all(self, pieces: list[bytes]) -> list[int] | None:
+    def feed_all(self, pieces: list[bytes]) -> list[tuple[int, int]]:
         """Take pieces that arrived one after the other, none of which is to be changed or withheld: what :meth:`feed`
-        does, at a fraction of its cost. Gives how many chunks there were in each; ``None``: one in each."""
-        counts: list[int] = []
-        while len(counts) < len(pieces) and (self._first or self._carry):
-            counts.append(self._fed(pieces[len(counts)]))
-        known = len(counts)
-        odd, runs = self._sifted(pieces[known:])
-        for _, words in runs:
-            self._size += len(words)
-        self._runs += runs
-        counts += [1] * (len(pieces) - known)
-        self.chunks += len(pieces) - known - len(odd)
+        does, at a fraction of its cost. Gives the places of those that did not make one chunk, and how many they made.
+        """
+        start, count = 0, len(pieces)
+        made: list[tuple[int, int]] = []
+        while start < count and (self._first or self.carry):
+            self._fed(start, pieces[start], made)
+            start += 1
+        odd, runs = self._sifted(pieces[start:] if start else pieces)
+        for run in runs:
+            self._runs.append(run)
+            self._size += len(run[1])
+        self.chunks += count - start - len(odd)
         for place in odd:
-            counts[known + place] = self._fed(pieces[known + place])
+            self._fed(start + place, pieces[start + place], made)
         if self._size > _COMPRESS_AT:
             self._count()
-        return None if counts.count(1) == len(counts) else counts
+        return made
 
-    def _fed(self, piece: bytes) -> int:
+    def _fed(self, place: int, piece: bytes, made: list[tuple[int, int]]) -> None:
         before = self.chunks
         self.feed(piece)
-        return self.chunks - before
+        if (chunks := self.chunks - before) != 1:
+            made.append((place, chunks))
 
     def _sifted(self, pieces: list[bytes]) -> tuple[list[int], list[tuple[Envelope, bytes]]]:
         """The pieces that are to be looked at, by their place, and the words of all others. Each of those is one whole
         event, and stands between others that are whole."""
-        places, events = list(range(len(pieces))), pieces
+        places: list[int] | None = None
+        events = pieces
         runs: list[tuple[Envelope, bytes]] = []
         while len(events) >= _FEW and len(runs) < _KINDS and (envelope := self._envelope_of(events)) is not None:
             odd, words = envelope.sift(events)
             if words is None:
                 break
             runs.append((envelope, words))
-            places, events = [places[place] for place in odd], [events[place] for place in odd]
-        last = len(pieces) - 1
-        if runs and not all(_is_whole(event) or place == last for place, event in zip(places, events, strict=True)):
+            events = [events[place] for place in odd]
+            places = odd if places is None else [places[place] for place in odd]
+        if places is None:
             return list(range(len(pieces))), []
+        last = len(pieces) - 1
+        for place in places:
+            if place != last and not _is_whole(pieces[place]):
+                return list(range(len(pieces))), []
         return places, runs
 
     def _envelope_of(self, events: list[bytes]) -> Envelope | None:
@@ -170,13 +179,13 @@ class EventScanner:
 
     def finish(self) -> bytes:
         """The stream has ended: give what was still held back of an incomplete event."""
-        carry, self._carry = self._carry, b""
+        carry, self.carry = self.carry, b""
         if carry:
             self._event(carry)
         return carry if self._withhold else b""
 
     def _feed_events(self, data: bytes) -> bytes:
-        buffer = self._carry + data
+        buffer = self.carry + data
         shown: list[bytes] = []
         start = 0
         for boundary in _BOUNDARY.finditer(buffer):
@@ -187,19 +196,29 @@ class EventScanner:
             if not self._event(event):
                 self.chunks += chunks_in(event)
                 shown.append(event)
-        self._carry = buffer[start:]
+        self.carry = buffer[start:]
         return b"".join(shown) if self._withhold else data
 
     def _event(self, event: bytes) -> bool:
-        withheld = False
         if self._first or self._marks(event):
+            return self._told(event)
+        self._keep(event)
+        return False
+
+    def _told(self, event: bytes) -> bool:
+        """Tell of an event. Whether it is to be withheld."""
+        withheld = False
+        if b"\r" in event:
             data = b"\n".join(_DATA.findall(event))
-            if data:  # comments and blank lines before the first event have none
-                self._first = False
-                try:
-                    withheld = self.on_event(data) and self._withhold
-                except Exception as error:  # it is the program's to see, and the rest is followed all the same
-                    log_once("read a streamed response", error)
+        else:
+            lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
+            data = b"\n".join([line[1:] if line.startswith(b" ") else line for line in lines])
+        if data:  # comments and blank lines before the first event have none
+            self._first = False
+            try:
+                withheld = self.on_event(data) and self._withhold
+            except Exception as error:  # it is the program's to see, and the rest is followed all the same
+                log_once("read a streamed response", error)
         self._keep(event)
         return withheld
 

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from tokenbudget_otel.instrumentation.call import LlmCall
@@ -187,7 +188,7 @@ class StreamWatcher:
 
     def chunk(self, data: bytes) -> bytes:
         if self.pending is not None:
-            return self.pending.take(data)
+            return self.pending.take(data, perf_counter())
         if self._lost:
             return data
         scanner = self._scanner

@@ -18,6 +18,7 @@ from tokenbudget_otel.pricing.overrides import (
     made_entry,
     provider_key,
 )
+from tokenbudget_otel.pricing.quote import Quote
 from tokenbudget_otel.pricing.tariff import FIRM, Entry, Source, Tariff, tier_name
 from tokenbudget_otel.usage import TokenUsage
 
@@ -40,6 +41,9 @@ class ModelLimits(NamedTuple):
     """The most input tokens (of some providers: input and output together)."""
     max_output_tokens: int | None
     """The most output tokens of one call."""
+
+
+_NO_LIMITS: Final = ModelLimits(None, None)
 
 
 class PriceLine(NamedTuple):
@@ -76,14 +80,17 @@ class Explanation(NamedTuple):
 class _View:
     """Overrides and what has been compiled under them. Replaced as a whole when the overrides change."""
 
-    __slots__ = ("dearest", "found", "overrides", "reachable", "tariffs")
+    __slots__ = ("dearest", "found", "limits", "overrides", "quotes", "reachable", "sets", "tariffs")
 
     def __init__(self, overrides: Overrides) -> None:
         self.overrides = overrides
         self.dearest: dict[str, str | None] = {}
         self.found: dict[tuple[str | None, str], tuple[Entry, str] | None] = {}
+        self.limits: dict[tuple[str | None, str], ModelLimits] = {}
+        self.quotes: dict[tuple[str | None, str, str | None, bool, str | None, bool], Quote] = {}
         self.tariffs: dict[tuple[str | None, str, str | None, bool], Tariff | None] = {}
         self.reachable: dict[tuple[str | None, str, str | None, bool], tuple[Tariff, ...]] = {}
+        self.sets: dict[tuple[str, str], bool] = {}
 
 
 class PriceBook:
@@ -149,7 +156,7 @@ class PriceBook:
             return _UNKNOWN
         if at is None:
             at = time.time()
-        card = tariff.card(at)
+        card = tariff.card(at) if tariff.dated else tariff.only
         if card is None:
             if tariff.entry.free:
                 return Cost(0, "free", tariff)
@@ -222,20 +229,55 @@ class PriceBook:
         start = time.time() if at is None else at
         ttl = cache_write_ttl
         most = None
-        key = (provider, model, tier, batch)
-        try:
-            reachable = view.reachable[key]
-        except KeyError:
-            if len(view.reachable) >= _MOST_CACHED:
-                view.reachable.clear()
-            reachable = view.reachable[key] = tuple(self._reachable(view, provider, model, tariff, tier))
-        for one in reachable:
+        for one in self._reached(view, provider, model, tariff, tier, batch):
             for card in one.cards(start, start + max(horizon_s, 0.0)):
                 amount = card.ceiling(input_tokens, output_tokens, ttl, text_only, extra)
                 most = amount if most is None or amount > most else most
         if most is None:
             return 0 if tariff.entry.free else None
         return most
+
+    def quote(
+        self,
+        provider: str | None,
+        model: str,
+        *,
+        tier: str | None = None,
+        batch: bool = False,
+        cache_write_ttl: str | None = None,
+        text_only: bool = False,
+    ) -> Quote:
+        """What :meth:`expected`, :meth:`bound` and :meth:`limits` say of requests to one model, made ready. It holds
+        until prices are changed: ask for it anew with each call.
+
+        >>> price_book().quote("openai", "gpt-4o").expected(1000, 100, 1_790_000_000)
+        3500000
+        """
+        view = self._view
+        try:
+            return view.quotes[provider, model, tier, batch, cache_write_ttl, text_only]
+        except (KeyError, TypeError):
+            pass
+        tariff = self._tariff(view, provider, model, tier if tier != "auto" else None, batch)
+        reachable = () if tariff is None else self._reached(view, provider, model, tariff, tier, batch)
+        quote = Quote(self._limits(view, provider, model), tariff, reachable, cache_write_ttl, text_only)
+        if isinstance(model, str):
+            if len(view.quotes) >= _MOST_CACHED:
+                view.quotes.clear()
+            view.quotes[provider, model, tier, batch, cache_write_ttl, text_only] = quote
+        return quote
+
+    def _reached(
+        self, view: _View, provider: str | None, model: str, tariff: Tariff, tier: str | None, batch: bool
+    ) -> tuple[Tariff, ...]:
+        key = (provider, model, tier, batch)
+        try:
+            return view.reachable[key]
+        except KeyError:
+            if len(view.reachable) >= _MOST_CACHED:
+                view.reachable.clear()
+            reachable = view.reachable[key] = tuple(self._reachable(view, provider, model, tariff, tier))
+            return reachable
 
     def _reachable(
         self, view: _View, provider: str | None, model: str, tariff: Tariff, tier: str | None
@@ -281,14 +323,24 @@ class PriceBook:
         >>> price_book().limits("openai", "gpt-4o")
         ModelLimits(context_window=128000, max_output_tokens=16384)
         """
-        found = self._find(self._view, provider, model)
+        view = self._view
+        try:
+            return view.limits[provider, model]
+        except (KeyError, TypeError):
+            return self._limits(view, provider, model)
+
+    def _limits(self, view: _View, provider: str | None, model: str) -> ModelLimits:
+        found = self._find(view, provider, model)
         if found is None:
-            return ModelLimits(None, None)
+            return _NO_LIMITS
         entry = found[0]
         context, output = entry.model.get("c"), entry.model.get("o")
         if entry.other is not None:
             context, output = context or entry.other.model.get("c"), output or entry.other.model.get("o")
-        return ModelLimits(context, output)
+        limits = ModelLimits(context, output)
+        if len(view.limits) >= _MOST_CACHED:
+            view.limits.clear()
+        return view.limits.setdefault((provider, model), limits)
 
     # --- what is known ----------------------------------------------------------------------------------------
 
@@ -441,11 +493,18 @@ class PriceBook:
         >>> book.sets("azure.ai.openai", "Prod-Chat"), book.sets("azure.ai.openai", "gpt-4o")
         (True, False)
         """
-        overrides = self._view.overrides
+        view = self._view
+        overrides = view.overrides
         if not overrides or not model.strip():
             return False
-        key, name = provider_key(provider), model.strip().lower()
-        return overrides.model(key, name) is not None or overrides.target(key, name) is not None
+        known = view.sets.get((provider, model))
+        if known is None:
+            key, name = provider_key(provider), model.strip().lower()
+            known = overrides.model(key, name) is not None or overrides.target(key, name) is not None
+            if len(view.sets) >= _MOST_CACHED:
+                view.sets.clear()
+            view.sets[provider, model] = known
+        return known
 
     def load(self) -> None:
         """Read the catalog now (some milliseconds), and not when the first call is priced. Thread-safe.

@@ -15,14 +15,17 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenbudget_otel.money import NANO_PER_USD
+from tokenbudget_otel.pricing.straight import Straights
 from tokenbudget_otel.pricing.units import (
     ALIASES,
     DIMENSIONS,
+    GENERAL_FIRST,
     INPUT_UNITS,
     MEASURES,
     OUTPUT_UNITS,
     PAID_BY_TOKENS,
     PER,
+    SHOWN_APART,
     joint,
     part_of,
 )
@@ -37,7 +40,6 @@ Rate = str | list["str | list[int | str]"]
 """USD for ``PER[unit]`` of a unit: one price, or the lowest and then ``[above this many input tokens, price]``."""
 Prices = dict[str, Rate]
 
-_GENERAL_FIRST: Final = sorted(DIMENSIONS, key=lambda name: (len(DIMENSIONS[name]), name))
 _TTLS: Final = ("5m", "30m", "1h", "12h")
 _MODALITIES: Final = ("mode:audio", "mode:image", "mode:video")
 _WHOLES: Final = frozenset(PARTS)
@@ -55,7 +57,18 @@ class Card:
         least: counts below which the provider bills this many all the same.
     """
 
-    __slots__ = ("_ceilings", "_checks", "_joints", "_least", "coefficients", "denominator", "fixed", "levels", "rates")
+    __slots__ = (
+        "_ceilings",
+        "_straights",
+        "checks",
+        "coefficients",
+        "denominator",
+        "fixed",
+        "joints",
+        "least",
+        "levels",
+        "rates",
+    )
 
     def __init__(self, prices: Prices, least: Mapping[str, int] | None = None) -> None:
         starts = sorted({0, *(start for rate in prices.values() for start in _starts(rate))})
@@ -73,12 +86,13 @@ class Card:
         self.fixed: tuple[int, ...] = tuple(level.pop("requests", 0) for _, level in self.levels)
         self.coefficients = self.levels[0][1] if len(self.levels) == 1 else None
         priced = self.rates[0][1]
-        self._checks = _checks(priced)
-        self._joints = tuple(
+        self.checks = _checks(priced)
+        self.joints = tuple(
             (both, one, other) for both in priced for one in priced for other in priced if _is_joint(both, one, other)
         )
-        self._least = tuple((least or {}).items())
-        self._ceilings: dict[tuple[str | None, bool], list[tuple[int, int, int]]] = {}
+        self.least = tuple((least or {}).items())
+        self._ceilings: dict[tuple[str | None, bool], tuple[tuple[int, int, int, int], ...]] = {}
+        self._straights = Straights()
 
     def level(self, usage: TokenUsage) -> int:
         """Which of the levels by prompt length a call is billed at: the whole of it at one."""
@@ -96,6 +110,16 @@ class Card:
         The amount is ``None`` where nothing that was reported has a price. Counts that contradict one
         another are reduced to what is certain; nothing here raises.
         """
+        known = usage.__dict__
+        shape = tuple(known)
+        if (straight := self._straights.made.get(shape)) is None:
+            self._straights.note(self, shape)
+        elif (nano_usd := straight.price(*known.values())) is not None:
+            return nano_usd, ()
+        return self.price_in_general(usage)
+
+    def price_in_general(self, usage: TokenUsage) -> tuple[int | None, tuple[str, ...]]:
+        """:meth:`price`, for counts of any kind."""
         known = usage.__dict__
         doubtful: tuple[str, ...] = ()
         if self._in_doubt(known):
@@ -129,7 +153,7 @@ class Card:
     def _in_doubt(self, known: dict[str, Any]) -> bool:
         """Whether the counts do not agree, as far as this card asks, or leave open what it asks."""
         get = known.get
-        for check in self._checks:
+        for check in self.checks:
             rest = 0
             for name, sign in check:
                 if count := get(name):
@@ -138,10 +162,10 @@ class Card:
                 return True
         if not known.keys() >= _WHOLES and _has_orphans(known):
             return True
-        for both, one, other in self._joints:
+        for both, one, other in self.joints:
             if both not in known and get(one) and get(other):
                 return True
-        return any(0 < (get(name) or 0) < least for name, least in self._least) if self._least else False
+        return any(0 < (get(name) or 0) < least for name, least in self.least) if self.least else False
 
     def _anything_priced(self, known: Mapping[str, Count]) -> bool:
         return any(count and name in self.levels[0][1] for name, count in known.items())
@@ -161,7 +185,7 @@ class Card:
     def settled(self, usage: TokenUsage) -> tuple[TokenUsage, tuple[str, ...]]:
         """The counts made to agree as far as this card asks, and the names of those that were in doubt."""
         known: dict[str, Count] = dict(usage.__dict__)
-        for name, least in self._least:
+        for name, least in self.least:
             if 0 < (known.get(name) or 0) < least:
                 known[name] = least
         # What has parts is at least as much as they are.
@@ -189,7 +213,7 @@ class Card:
         """Where cached and audio tokens are known but not how many are both, take the dearest possibility."""
         open_joints = [
             (both, one, other)
-            for both, one, other in self._joints
+            for both, one, other in self.joints
             if known.get(one) and known.get(other) and both not in known
         ]
         if not open_joints:
@@ -205,21 +229,30 @@ class Card:
         return [both for both, _, _ in open_joints]
 
     def _rest(self, known: Mapping[str, Count], whole: str, both: str) -> int:
-        others = {name for name, one, other in self._joints if name != both and whole in (one, other)}
+        others = {name for name, one, other in self.joints if name != both and whole in (one, other)}
         return int(known[whole]) - sum(int(known.get(name) or 0) for name in others)
 
     def _shortfall(self, known: Mapping[str, Count]) -> int:
         worst = 0
-        for check in self._checks:
+        for check in self.checks:
             rest = sum(sign * int(known.get(name) or 0) for name, sign in check)
             worst = min(worst, rest)
         return -worst
 
     def _contradicts(self, known: Mapping[str, Count]) -> bool:
-        return any(sum(sign * exact(known.get(name, 0)) for name, sign in check) < 0 for check in self._checks)
+        return any(sum(sign * exact(known.get(name, 0)) for name, sign in check) < 0 for check in self.checks)
 
     def parts(self, usage: TokenUsage) -> dict[str, int]:
         """Nano-USD by part, adding up to the whole price."""
+        known = usage.__dict__
+        if (straight := self._straights.made.get(tuple(known))) is not None:
+            parts = straight.parts(*known.values())
+            if parts is not None:
+                return parts
+        return self.parts_in_general(usage)
+
+    def parts_in_general(self, usage: TokenUsage) -> dict[str, int]:
+        """:meth:`parts`, for counts of any kind."""
         if self._in_doubt(usage.__dict__):
             usage, _ = self.settled(usage)
         known = usage.__dict__
@@ -235,33 +268,49 @@ class Card:
         }
         return _whole_numbers(exact_parts)
 
+    def dearest(self, ttl: str | None, text_only: bool) -> tuple[tuple[int, int, int, int], ...]:
+        """For each level its start, the fee for a request, and the most that a token of input and one of output can
+        cost, over :attr:`denominator`."""
+        try:
+            return self._ceilings[ttl, text_only]
+        except KeyError:
+            dearest = self._ceilings[ttl, text_only] = tuple(
+                (
+                    start,
+                    fixed,
+                    int(_dearest(rates, INPUT_UNITS, ttl, text_only) * self.denominator),
+                    int(_dearest(rates, OUTPUT_UNITS, ttl, text_only) * self.denominator),
+                )
+                for (start, rates), fixed in zip(self.rates, self.fixed, strict=True)
+            )
+            return dearest
+
+    def plain(self) -> tuple[tuple[int, int, int, int], ...] | None:
+        """The same at the price of tokens that are neither cached nor of any other kind apart; ``None`` where that
+        does not say what they cost."""
+        if self.least or not {"input_tokens", "output_tokens"} <= self.levels[0][1].keys():
+            return None
+        return tuple(
+            (start, fixed, level["input_tokens"], level["output_tokens"])
+            for (start, level), fixed in zip(self.levels, self.fixed, strict=True)
+        )
+
     def ceiling(
         self, input_tokens: int, output_tokens: int, ttl: str | None, text_only: bool, extra: TokenUsage | None = None
     ) -> int:
         """The most nano-USD that so many tokens, and so many other units, can cost, with the fee for the request."""
-        try:
-            dearest = self._ceilings[ttl, text_only]
-        except KeyError:
-            dearest = self._ceilings[ttl, text_only] = [
-                (
-                    start,
-                    int(_dearest(rates, INPUT_UNITS, ttl, text_only) * self.denominator),
-                    int(_dearest(rates, OUTPUT_UNITS, ttl, text_only) * self.denominator),
-                )
-                for start, rates in self.rates
-            ]
         most = 0
-        for index, (start, of_input, of_output) in enumerate(dearest):
-            if index and input_tokens <= start:
+        for start, fixed, of_input, of_output in self.dearest(ttl, text_only):
+            if start and input_tokens <= start:
                 break
-            most = max(most, self.fixed[index] + of_input * input_tokens + of_output * output_tokens)
+            most = max(most, fixed + of_input * input_tokens + of_output * output_tokens)
         if extra is not None:
             return math.ceil((most + self._ceiling_of_units(extra)) / self.denominator)
         return -(-most // self.denominator)
 
     def _ceiling_of_units(self, usage: TokenUsage) -> Fraction:
         most = Fraction(0)
-        least = dict(self._least)
+        least = dict(self.least)
         for name, count in usage.__dict__.items():
             if name.endswith("_tokens") or not count:
                 continue
@@ -328,7 +377,7 @@ def _is_joint(both: str, one: str, other: str) -> bool:
 def _coefficients(rates: Mapping[str, Fraction]) -> dict[str, Fraction]:
     """What one more of each count adds to the price, all other counts staying as they are."""
     own: dict[str, Fraction] = {}
-    for unit in _GENERAL_FIRST:
+    for unit in GENERAL_FIRST:
         if unit in rates:
             own[unit] = rates[unit] - sum((c for whole, c in own.items() if part_of(unit, whole)), Fraction(0))
     found = {unit: c for unit, c in own.items() if unit in FIELDS or unit == "requests"}
@@ -352,7 +401,7 @@ def _checks(rates: Mapping[str, Fraction]) -> tuple[tuple[tuple[str, int], ...],
     found = []
     for whole in rates:
         signs: dict[str, int] = {}
-        for unit in _GENERAL_FIRST:
+        for unit in GENERAL_FIRST:
             if unit in rates and (unit == whole or part_of(unit, whole)):
                 above = sum(sign for other, sign in signs.items() if part_of(unit, other))
                 signs[unit] = 1 if unit == whole else -above
@@ -373,22 +422,16 @@ def _leaves(rates: Mapping[str, Fraction], known: Mapping[str, Count]) -> dict[s
         if name not in rates and other in rates and counts.get(name):
             counts[other] = exact(counts.get(other, 0)) + exact(counts[name])  # type: ignore[assignment]
     leaves: dict[str, int | Fraction] = {}
-    for unit in reversed(_GENERAL_FIRST):
+    for unit in reversed(GENERAL_FIRST):
         if unit in rates:
             inside = sum(leaf for part, leaf in leaves.items() if part_of(part, unit))
             leaves[unit] = exact(counts.get(unit, 0)) - inside
     return leaves
 
 
-_SHOWN: Final = {
-    "input_tokens": ("cache_read_tokens", "cache_write_tokens", "tool_use_input_tokens"),
-    "output_tokens": ("reasoning_tokens",),
-}
-
-
 def _show_inside(rates: dict[str, Fraction], known: Mapping[str, Count]) -> None:
     """Parts without a rate of their own are shown apart as well, at the rate they are billed at."""
-    for whole, inside in _SHOWN.items():
+    for whole, inside in SHOWN_APART.items():
         if whole in rates:
             for name in inside:
                 if known.get(name) and name not in rates:

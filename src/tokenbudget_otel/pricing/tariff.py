@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tokenbudget_otel.pricing.card import Card, Prices, has_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Model = dict[str, Any]
 """A model in the catalog: ``p`` prices (or a list of them with conditions), ``v`` variants by service
@@ -122,11 +122,11 @@ class Tariff:
 
     __slots__ = (
         "_clocks",
-        "_dated",
         "_spans",
         "_standard",
         "_starts",
         "_variants",
+        "dated",
         "entry",
         "missing",
         "only",
@@ -145,8 +145,9 @@ class Tariff:
         # A tier that no price mentions is billed at the standard price, and that is said.
         covered = {name for made in entry._variants() if tiers.issuperset(made["w"]) for name in made["w"]}
         self.missing = tuple(f"tier:{name}" for name in sorted(tiers - covered))
-        self._dated = len(self._standard) > 1 or any(kind for _, (kind, _, _) in self._variants)
-        self.only = None if self._dated else entry.card(self._key(0.0))
+        self.dated = len(self._standard) > 1 or any(kind for _, (kind, _, _) in self._variants)
+        """Whether what it costs depends on the time."""
+        self.only = None if self.dated else entry.card(self._key(0.0))
         # Between two dates on which something starts, and two such times of the day, the card is the same.
         conditions = (*self._standard, *(condition for _, condition in self._variants))
         self._starts = sorted({start for kind, start, _ in conditions if kind == "start"})
@@ -163,22 +164,31 @@ class Tariff:
 
     def card(self, at: float) -> Card | None:
         """The card for a request made at a time (unix seconds); ``None`` if it has no price."""
-        if not self._dated:
+        if not self.dated:
             return self.only
-        span = (bisect_right(self._starts, at), bisect_right(self._clocks, at % _DAY) if self._clocks else 0)
+        span = self._span(at)
         try:
             return self._spans[span]
         except KeyError:
             return self._spans.setdefault(span, self.entry.card(self._key(at)))
 
+    def _span(self, at: float) -> tuple[int, int]:
+        return bisect_right(self._starts, at), bisect_right(self._clocks, at % _DAY) if self._clocks else 0
+
     def in_force(self, at: float) -> bool:
         """Whether this tier has its own price at that time."""
         return not self.tier or len(self._key(at)) > 1
 
-    def cards(self, at: float, until: float) -> Iterator[Card]:
+    def cards(self, at: float, until: float) -> Iterable[Card]:
         """Every card that applies at some time from ``at`` to ``until``."""
-        moments = [at, until] if self._dated else [at]
-        if self._dated and until > at:
+        if not self.dated or (at // _DAY == until // _DAY and self._span(at) == self._span(until)):
+            card = self.card(at)
+            return () if card is None else (card,)
+        return self._cards(at, until)
+
+    def _cards(self, at: float, until: float) -> Iterator[Card]:
+        moments = [at, until] if self.dated else [at]
+        if self.dated and until > at:
             conditions = (*self._standard, *(condition for _, condition in self._variants))
             days = range(int(at // _DAY), min(int(until // _DAY), int(at // _DAY) + 1) + 1)
             for kind, start, end in conditions:

@@ -95,6 +95,16 @@ INPUT_UNITS: Final = tuple(name for name, text in _TOKENS.items() if text.starts
 OUTPUT_UNITS: Final = tuple(name for name, text in _TOKENS.items() if text.startswith("out"))
 
 
+GENERAL_FIRST: Final = tuple(sorted(DIMENSIONS, key=lambda name: (len(DIMENSIONS[name]), name)))
+"""Every unit, no whole after one of its parts."""
+
+SHOWN_APART: Final = {
+    "input_tokens": ("cache_read_tokens", "cache_write_tokens", "tool_use_input_tokens"),
+    "output_tokens": ("reasoning_tokens",),
+}
+"""Parts of what is paid that are shown apart also where they have no rate of their own."""
+
+
 def part_of(part: str, whole: str) -> bool:
     """Whether every ``part`` is also a ``whole`` (and the two are not the same unit).
 

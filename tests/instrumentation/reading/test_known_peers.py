@@ -130,6 +130,25 @@ def test_deployments_are_seen_in_urls_however_they_are_put_together() -> None:
     assert not door.model_in_url(client, "/chat/completions")
 
 
+def test_keys_that_a_function_makes_are_not_waited_for() -> None:
+    found: list[Any] = []
+
+    def find(client: Any) -> Peer:
+        found.append(client)
+        return Peer("acme")
+
+    peers, client = KnownPeers(find), openai.OpenAI(api_key=lambda: "sk-fresh")
+    for number in range(3):
+        client.api_key = f"sk-{number}"
+        peers.of(client)
+    assert len(found) == 1
+    client._api_key_provider = None
+    for number in range(3):
+        client.api_key = f"sk-{number}"
+        peers.of(client)
+    assert len(found) == 4
+
+
 class _Client:
     """As little as a client can be."""
 

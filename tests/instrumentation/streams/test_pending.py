@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenbudget_otel.instrumentation import anthropic, cohere_streams, mistralai_streams, openai, pending
 from tokenbudget_otel.instrumentation import google_interactions as google
+from tokenbudget_otel.instrumentation.bodies import _Body
 from tokenbudget_otel.instrumentation.pending import NULL_USAGE, Pending
 from tokenbudget_otel.instrumentation.sse import EventScanner
 from tokenbudget_otel.instrumentation.streams import StreamFormat
@@ -180,33 +183,42 @@ def later(form: StreamFormat, pieces: list[bytes], hide: bool, read: bool, asks:
     told = Told(form, hide)
     scan = scanner(form, told, hide)
     put_down = Pending(told, scan, strips=hide)
-    shown: list[bytes] = []
     counts: list[int] = []
     arrived = put_down._arrived
 
-    def noting(_: Pending, times: list[float], each: list[int] | None) -> None:
-        counts.extend([1] * len(times) if each is None else each)
-        arrived(times, each)
+    def noting(_: Pending, times: list[float], made: list[tuple[int, int]]) -> None:
+        counts.extend(dict(made).get(place, 1) for place in range(len(times)))
+        arrived(times, made)
 
-    with mock.patch.object(Pending, "_arrived", noting):
+    class Watcher:
+        done = True
+        pending = put_down
+        rest = put_down.rest if read else bytes
+
+        def ended(self, *_: Any) -> None: ...
+
+    def source() -> Iterator[bytes]:
         for piece in pieces:
-            if hide:
-                shown.append(put_down.take(piece))
-            else:
-                put_down.times.append(1.0)
-                put_down.pieces.append(piece)
-                shown.append(piece)
+            begun.append(len(got))
+            yield piece
+        begun.append(len(got))
+
+    got: list[bytes] = []
+    begun: list[int] = []
+    with mock.patch.object(Pending, "_arrived", noting):
+        for piece in _Body(source(), Watcher()):
+            got.append(piece)
             if asks.random() < 0.03:
                 assert put_down.usage_is_final == told.usage_is_final
-        if read:
-            shown.append(put_down.rest())
         put_down.look()
+    shown = [b"".join(got[start:end]) for start, end in pairwise(begun)] + [b"".join(got[begun[-1] :])] * read
     if sum(counts):
         assert len(put_down.gaps) == sum(counts) - 1
     return shown, counts, said(told, scan)
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
 @given(streams(), st.booleans(), st.randoms(use_true_random=False), st.sampled_from((200, 2000, pending.ROOM)))
 def test_a_late_look_finds_what_a_look_at_every_piece_finds(
     name: str, pieces: list[bytes], read: bool, asks: random.Random, room: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -91,20 +92,30 @@ class _Lease:
         "steps",
     )
 
-    def __init__(self, hold_id: str, claims: Sequence[Claim], created: float, expires: float) -> None:
+    def __init__(
+        self,
+        hold_id: str,
+        claims: Sequence[Claim],
+        created: float,
+        expires: float,
+        on_expiry: Amount | None = None,
+        owner: str = "",
+    ) -> None:
         self.id = hold_id
-        self.asked = claims
-        self.claims = claims
+        self.asked = self.claims = claims
         self.created = created
         self.expires = expires
+        self.on_expiry = on_expiry
+        self.owner = owner
         self.state: _State = "reserved"
         self.ended = 0.0
-        self.on_expiry: Amount | None = None
-        self.owner = ""
         self.actual: Amount | None = None
-        self.apart: Mapping[str, Amount] = {}
+        self.apart: Mapping[str, Amount] = _NOWHERE
         self.booked: Sequence[tuple[int, int, int]] = ()
         self.steps: dict[str, dict[str, tuple[int, int, int]]] | None = None
+
+
+_NOWHERE: Final[Mapping[str, Amount]] = {}
 
 
 class MemoryLedger:
@@ -164,6 +175,8 @@ class MemoryLedger:
         self._open: dict[str, _Lease] = {}
         self._ended: OrderedDict[str, _Lease] = OrderedDict()  # settled, released, adjusted; oldest first
         self._expired: OrderedDict[str, _Lease] = OrderedDict()
+        self._due = math.inf
+        """When something is to be tidied up at the earliest; there may turn out to be nothing."""
         self._deadlines: list[tuple[float, str]] = []  # a heap; may name holds that have ended since
         self._window_ends: list[tuple[float, str]] = []  # a heap
         self._limits: dict[str, Limits] = {}
@@ -182,27 +195,40 @@ class MemoryLedger:
         self, hold_id: str, claims: Sequence[Claim], ttl: float, on_expiry: Amount | None = None, owner: str = ""
     ) -> Granted | Refused:
         """See :meth:`.Ledger.reserve`."""
-        counted = distinct(claims)
+        return self.reserve_counted(hold_id, claims, distinct(claims), ttl, on_expiry, owner)
+
+    def reserve_counted(
+        self,
+        hold_id: str,
+        claims: Sequence[Claim],
+        counted: Sequence[Claim],
+        ttl: float,
+        on_expiry: Amount | None,
+        owner: str,
+    ) -> Granted | Refused:
+        """:meth:`reserve` for claims of which is known that they can be counted, each key once (:func:`.distinct`)."""
         now = self._clock()
         expires = now + ttl
         with self._lock:
-            self._tidy(now)
-            lease = self._open.get(hold_id) or self._ended.get(hold_id) or self._expired.get(hold_id)
-            if lease is not None:
+            if now >= self._due:
+                self._tidy(now)
+            if hold_id in self._open or hold_id in self._ended or hold_id in self._expired:
+                lease = self._open.get(hold_id) or self._ended.get(hold_id) or self._expired[hold_id]
                 if lease.state == "adjusted" or payload(lease.asked) != payload(counted):
                     raise LedgerConflict(f"hold {hold_id!r} was made for something else")
                 return _REPLAYED
             over, refused = self._check(claims)
             if refused:
                 return Refused(tuple(refused))
-            lease = self._open[hold_id] = _Lease(hold_id, counted, now, expires)
-            lease.on_expiry = on_expiry
-            lease.owner = owner
+            self._open[hold_id] = _Lease(hold_id, counted, now, expires, on_expiry, owner)
             self._hold(counted)
-            heapq.heappush(self._deadlines, (expires, hold_id))
-            if len(self._deadlines) > 64 + 2 * len(self._open):
+            deadlines = self._deadlines
+            heapq.heappush(deadlines, (expires, hold_id))
+            if len(deadlines) > 64 + 2 * len(self._open):
                 self._deadlines = [(each.expires, each.id) for each in self._open.values()]
                 heapq.heapify(self._deadlines)
+            if expires < self._due:
+                self._due = expires
         return Granted(tuple(over)) if over else _GRANTED
 
     def extend(
@@ -239,8 +265,7 @@ class MemoryLedger:
                 ]
                 lease.steps = {**(lease.steps or {}), step: asked}
             if ttl is not None:
-                lease.expires = now + ttl
-                heapq.heappush(self._deadlines, (lease.expires, hold_id))
+                self._live_until(lease, now + ttl)
         return Granted(tuple(over), replayed=done is not None)
 
     def renew(self, hold_ids: Sequence[str], ttl: float) -> tuple[str, ...]:
@@ -254,8 +279,7 @@ class MemoryLedger:
                 if lease is None:
                     gone.append(hold_id)
                 elif lease.expires < now + ttl:
-                    lease.expires = now + ttl
-                    heapq.heappush(self._deadlines, (lease.expires, hold_id))
+                    self._live_until(lease, now + ttl)
         return tuple(gone)
 
     def settle(
@@ -267,7 +291,8 @@ class MemoryLedger:
         with self._lock:
             lease = self._open.pop(hold_id, None)
             if lease is not None:
-                lease.apart = apart or {}
+                if apart:
+                    lease.apart = apart
                 self._end(lease, "settled", actual, now)
                 return "done"
             lease = self._ended.get(hold_id)
@@ -388,14 +413,21 @@ class MemoryLedger:
 
     # -- under the lock ------------------------------------------------------------------------------------
 
+    def _live_until(self, lease: _Lease, expires: float) -> None:
+        lease.expires = expires
+        heapq.heappush(self._deadlines, (expires, lease.id))
+        self._due = min(self._due, expires)
+
     def _check(self, claims: Sequence[Claim]) -> tuple[list[Shortage], list[Shortage]]:
         over: list[Shortage] = []
         refused: list[Shortage] = []
+        counters = self._counters
+        limits = self._limits
         for claim in claims:
-            if claim[11] != 1000 or self._limits:
-                claim = claim.under(self._limits.get(claim.policy))
-            key, nano_usd, tokens, calls, limit_nano_usd, limit_tokens, limit_calls, hard, _, older, *_ = claim
-            counter = self._counters.get(key, _UNUSED)
+            if claim[11] != 1000 or limits:
+                claim = claim.under(limits.get(claim.policy))
+            key, nano_usd, tokens, calls, limit_nano_usd, limit_tokens, limit_calls, hard, _, older, _, _, _ = claim
+            counter = counters.get(key, _UNUSED)
             if older:
                 counter = self._sum(key, older)
             if (
@@ -432,8 +464,13 @@ class MemoryLedger:
         return whole
 
     def _hold(self, claims: Sequence[Claim], holds: int = 1) -> None:
-        for key, nano_usd, tokens, calls, _, _, _, _, ends, *_ in claims:
-            counter = self._counter(key, ends)
+        counters = self._counters
+        for key, nano_usd, tokens, calls, _, _, _, _, ends, _, _, _, _ in claims:
+            if key in counters:
+                counter = counters[key]
+                counters.move_to_end(key)
+            else:
+                counter = self._counter(key, ends)
             counter.reserved_nano_usd += nano_usd
             counter.reserved_tokens += tokens
             counter.reserved_calls += calls
@@ -442,20 +479,26 @@ class MemoryLedger:
     def _end(self, lease: _Lease, state: _State, actual: Amount | None, now: float) -> None:
         """End an open hold and add what it came to (``None``: what it reserved) to what is spent."""
         counters = self._counters
+        apart = lease.apart
         booked = []
         for claim in lease.claims:
-            counter = counters[claim[0]]  # never dropped while a hold is open
-            counter.reserved_nano_usd -= claim[1]
-            counter.reserved_tokens -= claim[2]
-            counter.reserved_calls -= claim[3]
-            amount = claim[1:4] if actual is None else _amount(claim, actual, lease.apart)
-            counter.spent_nano_usd += amount[0]
-            counter.spent_tokens += amount[1]
-            counter.spent_calls += amount[2]
-            booked.append(amount)
+            key, nano_usd, tokens, calls, _, _, _, _, _, _, _, _, _ = claim
+            counter = counters[key]  # never dropped while a hold is open
+            counter.reserved_nano_usd -= nano_usd
+            counter.reserved_tokens -= tokens
+            counter.reserved_calls -= calls
+            if actual is not None:
+                spent = apart.get(key, actual) if apart else actual
+                money, tokens, calls = spent.nano_usd, spent.tokens, spent.calls
+                if money is not None:
+                    nano_usd = money
+            counter.spent_nano_usd += nano_usd
+            counter.spent_tokens += tokens
+            counter.spent_calls += calls
+            booked.append((nano_usd, tokens, calls))
             counter.holds -= 1
             if counter.doomed and not counter.holds:
-                del counters[claim[0]]
+                del counters[key]
         self._remember_end(lease, state, actual, booked, now)
 
     def _book(self, lease: _Lease, state: _State, actual: Amount, now: float) -> None:
@@ -503,11 +546,16 @@ class MemoryLedger:
         lease.actual = actual
         lease.booked = booked
         lease.ended = now
-        ended = self._expired if state == "expired" else self._ended
+        if state == "expired":
+            ended, seconds = self._expired, self._remember_expired
+        else:
+            ended, seconds = self._ended, self._remember
         ended[lease.id] = lease
         ended.move_to_end(lease.id)
         if len(ended) > self._max_ended:
             ended.popitem(last=False)
+        if now + seconds < self._due:
+            self._due = now + seconds
 
     def _counter(self, key: str, ends: float | None) -> _Counter:
         counter = self._counters.get(key)
@@ -516,7 +564,9 @@ class MemoryLedger:
             return counter
         counter = self._counters[key] = _Counter()
         if ends is not None:
-            heapq.heappush(self._window_ends, (ends + self._keep_windows, key))
+            gone = ends + self._keep_windows
+            heapq.heappush(self._window_ends, (gone, key))
+            self._due = min(self._due, gone)
             if len(self._window_ends) > 64 + 2 * len(self._counters):  # of keys that gave way, and of some twice
                 kept = {each: at for at, each in self._window_ends if each in self._counters}
                 self._window_ends = [(at, each) for each, at in kept.items()]
@@ -536,6 +586,8 @@ class MemoryLedger:
 
     def _tidy(self, now: float) -> None:
         """End a few holds that have run out, and forget a few windows and holds of long ago."""
+        if now < self._due:
+            return
         if self._deadlines and self._deadlines[0][0] <= now:
             self._expire(now, _SWEEP)
         ends = self._window_ends
@@ -548,11 +600,18 @@ class MemoryLedger:
                     heapq.heappush(ends, (now + self._keep_windows, key))
                     break
                 del self._counters[key]
+        due = math.inf
         for ended, seconds in ((self._ended, self._remember), (self._expired, self._remember_expired)):
             for _ in range(2):
                 if not ended or next(iter(ended.values())).ended + seconds > now:
                     break
                 ended.popitem(last=False)
+            if ended:
+                due = min(due, next(iter(ended.values())).ended + seconds)
+        for heap in (self._deadlines, ends):
+            if heap:
+                due = min(due, heap[0][0])
+        self._due = due
 
     def _expire(self, now: float, at_most: int | None) -> list[str]:
         expired: list[str] = []
