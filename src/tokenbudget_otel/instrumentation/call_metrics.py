@@ -202,9 +202,7 @@ class CallMetrics:
                 beside = self._current is not None or emitters.DURATION in recorded
                 self._coming.record(alike, operation, usage, duration, first_chunk, gaps, beside, context, moment)
         except Exception as error:
-            # It may be the short way through the SDK: the next call takes the public one.
-            self._place = _Place(Ground(self._cost, binding=False))
-            log_once("record metrics", error)
+            self._failed(error)
 
     def refused(self, request: Request, refusal: BudgetExceeded) -> None:
         """Add a call that a budget refused."""
@@ -213,6 +211,12 @@ class CallMetrics:
             place = self._place = _Place(Ground(self._cost))
         if place.ground.nowhere:
             return
+        try:
+            self._add_refusal(place, request, refusal)
+        except Exception as error:
+            self._failed(error)
+
+    def _add_refusal(self, place: _Place, request: Request, refusal: BudgetExceeded) -> None:
         scope, tags = refusal.scope, request.tags
         key: tuple[object, ...] = (request.provider, request.model, str(refusal.budget), *scope.items())
         if self._tags:
@@ -228,6 +232,11 @@ class CallMetrics:
             self._add_tags(attributes, tags)
             series = _kept(place.refusals, key, place.ground.series(self._refusals, attributes))
         series.put(1, None, place.ground.moment(None))
+
+    def _failed(self, error: Exception) -> None:
+        """It may be the short way through the SDK: the next call takes the public one."""
+        self._place = _Place(Ground(self._cost, binding=False))
+        log_once("record metrics", error)
 
     def _add_tags(self, attributes: dict[str, Any], tags: Mapping[str, str]) -> None:
         for name, attribute, bounded in self._tags:

@@ -186,3 +186,15 @@ def test_where_the_short_way_fails_the_next_call_takes_the_public_one(caplog: py
     assert len([record for record in caplog.records if "record metrics" in record.getMessage()]) == 1
     assert Readings(made.readers[0]).one(semconv.METRIC_CALLS).sum == 3
     guard._logged.clear()
+
+
+def test_a_refusal_that_cannot_be_recorded_is_still_one() -> None:
+    made = Made(MetricOptions())
+    request = SimpleNamespace(provider="openai", model="gpt-5", tags={})
+    refusal: Any = SimpleNamespace(budget="b", scope={})
+    made.metrics.refused(request, refusal)  # type: ignore[arg-type]
+    made.metrics._place.refusals = {key: object() for key in made.metrics._place.refusals}  # type: ignore[misc]
+    for _ in range(3):
+        made.metrics.refused(request, refusal)  # type: ignore[arg-type]
+    assert Readings(made.readers[0]).one(semconv.METRIC_REFUSALS).sum == 3
+    guard._logged.clear()
