@@ -137,17 +137,19 @@ def calls_in_a_block(block: Callable[[Side, int], Block], bare: Side, seconds: f
 
 
 def in_turn(sides: Sequence[Side], rounds: int, block: Callable[[Side, int], Block], seconds: float = BLOCK_S) -> Taken:
-    """Every side once a round, beginning with another each time."""
+    """Every side once a round, beginning with another each time. The first round is not counted."""
     calls = calls_in_a_block(block, sides[0], seconds)
     taken = Taken(calls)
-    for turn in range(rounds):
+    for turn in range(rounds + 1):
         first = turn % len(sides)
         for side in (*sides[first:], *sides[:first]):
             for each in sides:
                 each.stir()
             side.enter()
             try:
-                taken.note(side, block(side, calls))
+                took = block(side, calls)
+                if turn:
+                    taken.note(side, took)
             finally:
                 side.leave()
     return taken
