@@ -71,11 +71,11 @@ def _of_calls(rows: list[dict[str, Any]]) -> list[Line]:
 
 
 def _of_peers(rows: list[dict[str, Any]]) -> list[Line]:
-    """Ahead of each, in its own environment, in the same run."""
+    """Ahead of each with calls that are not streamed, in its own environment, in the same run."""
     found = []
     for row in rows:
         peer = row["sides"].get(row["peer"])
-        if peer is None or row["way"] == "threads" or not row["sampled"]:
+        if peer is None or row["way"] == "threads" or row["chunks"]:
             continue
         name = f"{row['workload']}, {row['way']}: ahead of {row['peer']}"
         found.append(Line(name, row["sides"]["ours"]["added_us"], peer["added_us"], "µs"))

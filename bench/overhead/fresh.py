@@ -112,6 +112,7 @@ def memory(side: str, calls: int) -> dict[str, float]:
     gc.collect()
     before = resident()
     native = False
+    flush: list[Any] = [telemetry.processor]
     if side == "ours":
         from ours import TAGS, put_on
 
@@ -121,7 +122,7 @@ def memory(side: str, calls: int) -> dict[str, float]:
         tb.tags(**TAGS).__enter__()
         native = True
     elif side in PEERS:
-        PEERS[side].put_on(telemetry)
+        flush += PEERS[side].put_on(telemetry)
         native = side == "native"
     gc.collect()
     after = resident()
@@ -133,7 +134,8 @@ def memory(side: str, calls: int) -> dict[str, float]:
     def settled(count: int) -> float:
         for _ in range(count):
             once(clock())
-        telemetry.processor.force_flush()
+        for processor in flush:
+            processor.force_flush()
         gc.collect()
         return resident()
 

@@ -25,13 +25,16 @@ class Block(NamedTuple):
     spent: float | None = None
 
 
-BLOCK_S = 0.012
+BLOCK_S = 0.02
 """How long a block of calls of the bare client lasts, about."""
 
 MOST_CALLS = 200
 """Of a block: no garbage is collected during one."""
 
-WARM = 3
+WARM = 60
+"""Calls before a block: as many as it takes until the interpreter has specialised its code for the classes anew."""
+
+WARM_STREAMS = 2
 THREADS = 8
 
 
@@ -48,7 +51,7 @@ def quiet() -> Iterator[None]:
 
 def block_sync(side: Side, workload: Workload, calls: int) -> Block:
     once = side.sync(workload)
-    for _ in range(min(WARM, calls)):
+    for _ in range(WARM_STREAMS if workload.streamed else WARM):
         once(clock())
     firsts, spent = 0.0, side.spent(workload)
     with quiet():
@@ -69,7 +72,7 @@ def block_async(side: Side, workload: Workload, calls: int, loop: asyncio.Abstra
     once = side.asynchronous(workload)
 
     async def run() -> Block:
-        for _ in range(min(WARM, calls)):
+        for _ in range(WARM_STREAMS if workload.streamed else WARM):
             await once(clock())
         firsts, spent = 0.0, side.spent(workload)
         with quiet():
@@ -91,7 +94,7 @@ def block_async(side: Side, workload: Workload, calls: int, loop: asyncio.Abstra
 def block_threads(side: Side, workload: Workload, calls: int, pool: ThreadPoolExecutor) -> Block:
     """So many calls on each of the threads, which share a client. Seconds a call of the whole."""
     once = side.sync(workload)
-    for _ in range(WARM):
+    for _ in range(WARM_STREAMS if workload.streamed else WARM):
         once(clock())
     ready = threading.Barrier(THREADS)
 
@@ -134,15 +137,19 @@ def calls_in_a_block(block: Callable[[Side, int], Block], bare: Side, seconds: f
 
 
 def in_turn(sides: Sequence[Side], rounds: int, block: Callable[[Side, int], Block], seconds: float = BLOCK_S) -> Taken:
-    """Every side once a round, beginning with another each time."""
+    """Every side once a round, beginning with another each time. The first round is not counted."""
     calls = calls_in_a_block(block, sides[0], seconds)
     taken = Taken(calls)
-    for turn in range(rounds):
+    for turn in range(rounds + 1):
         first = turn % len(sides)
         for side in (*sides[first:], *sides[:first]):
+            for each in sides:
+                each.stir()
             side.enter()
             try:
-                taken.note(side, block(side, calls))
+                took = block(side, calls)
+                if turn:
+                    taken.note(side, took)
             finally:
                 side.leave()
     return taken

@@ -82,7 +82,8 @@ def _peers(figures: dict[str, Any]) -> str:
             for peer in peers:
                 row = _row(figures, peer, workload, way)
                 cells.append("" if row is None else f"{row['sides'][peer]['ratio']:.1f}")
-            rows.append([f"{workload}, {way}", *cells])
+            if any(cells):
+                rows.append([f"{workload}, {way}", *cells])
     return _table(["multiples of the floor", "ours", *(PEERS[peer].title for peer in peers)], rows)
 
 

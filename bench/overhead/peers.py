@@ -108,7 +108,6 @@ class Peer:
         workloads: what it makes spans of.
         miscounts: of those, where it does not say how many tokens the answer has, or not rightly. None does of a stream
             that was not asked for its usage. Each is checked, either way.
-        otel: whether it is an OpenTelemetry instrumentation that one puts on a program.
     """
 
     title: str
@@ -117,7 +116,6 @@ class Peer:
     distributions: tuple[str, ...]
     workloads: tuple[str, ...] = (*OPENAI, *ANTHROPIC)
     miscounts: frozenset[str] = frozenset(("chat-stream",))
-    otel: bool = True
 
 
 PEERS: dict[str, Peer] = {

@@ -10,8 +10,8 @@ from peers import PEERS
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-WIDTH = 760
-LABELS = 190
+WIDTH = 780
+LABELS = 210
 VALUES = 150
 ROW = 26
 BAR = 16
@@ -23,6 +23,7 @@ STYLE = """
 text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
 .title { font-weight: 600; font-size: 14px }
 .quiet { fill: #59636e; font-size: 12px }
+.note { fill: #59636e; font-size: 12px; font-weight: 400 }
 .grid { stroke: #d1d9e0; stroke-width: 1 }
 .floor { stroke: #59636e; stroke-width: 1.5; stroke-dasharray: 4 3 }
 .peer { fill: #8c96a0 }
@@ -30,8 +31,9 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-s
 .strong { font-weight: 600 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
-  .quiet { fill: #9198a1 }
-  .grid { stroke: #3d444d }
+  .quiet, .note { fill: #9198a1 }
+  .note { fill: #59636e; font-size: 12px; font-weight: 400 }
+.grid { stroke: #3d444d }
   .floor { stroke: #9198a1 }
   .peer { fill: #6e7681 }
   .ours { fill: #3fb68b }
@@ -56,7 +58,8 @@ def bars(figures: dict[str, Any], workloads: tuple[str, str]) -> list[Bar]:
             mine = workloads[0] if workloads[0] in peer.workloads else workloads[1]
             if row["workload"] == mine:
                 side = row["sides"][row["peer"]]
-                found.append((peer.title, side["ratio"], side["added_us"], False))
+                title = peer.title if mine == workloads[0] else f"{peer.title} (messages)"
+                found.append((title, side["ratio"], side["added_us"], False))
     return sorted(found, key=lambda bar: (not bar[3], bar[1]))
 
 
@@ -99,8 +102,8 @@ def _panel(top: float, title: str, note: str, rows: list[Bar], logarithmic: bool
 
     bottom = top + HEAD + ROW * len(rows)
     parts = [
-        f'<text class="title" x="12" y="{top + 14:.0f}">{escape(title)}</text>',
-        f'<text class="quiet" x="{LABELS}" y="{top + 14:.0f}">{escape(note)}</text>',
+        f'<text class="title" x="12" y="{top + 14:.0f}">{escape(title)}'
+        f'<tspan class="note" dx="10">{escape(note)}</tspan></text>',
     ]
     for tick in _ticks(least, most, logarithmic):
         x = at(tick)

@@ -12,7 +12,7 @@ from bounds import Line
 
 def show(figures: dict[str, Any], bounds: list[Line]) -> None:
     """Print everything."""
-    console = Console(width=max(110, Console().width))
+    console = Console(width=max(140, Console().width))
     for peer in dict.fromkeys(row["peer"] for row in figures["rows"]):
         console.print(_calls(figures, peer))
     if figures["fresh"]:
@@ -34,7 +34,7 @@ def about(figures: dict[str, Any]) -> str:
 def _calls(figures: dict[str, Any], peer: str | None) -> Table:
     versions = ", ".join(f"{name} {value}" for name, value in (figures["versions"].get(peer or "own") or {}).items())
     table = Table(title=f"{peer or 'ours alone'}", caption=versions)
-    table.add_column("calls")
+    table.add_column("calls", no_wrap=True)
     others = [] if peer is None else [peer]
     for name in ("bare µs", "floor +µs", *(f"{other} +µs" for other in others), "ours +µs", *others, "ours"):
         table.add_column(name, justify="right")

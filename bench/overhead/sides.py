@@ -33,6 +33,11 @@ class Side:
         if self._toggle is not None:
             self._toggle.switch(False)
 
+    def stir(self) -> None:
+        """See :meth:`Toggle.stir`."""
+        if self._toggle is not None:
+            self._toggle.stir()
+
     def spent(self, workload: Workload) -> float:
         """Seconds that the side knows to have spent on a stream itself, so far."""
         return 0.0

@@ -96,6 +96,14 @@ class Toggle:
                 setattr(owner, name, value)
         self.on = on
 
+    def stir(self) -> None:
+        """Put everything in its place once more. Whatever the interpreter knows of these classes is void then, as it is
+        after a switch: so no side is the better off for not having been switched."""
+        for owner, name, old, new in self.changed:
+            value = new if self.on else old
+            if value is not MISSING:
+                setattr(owner, name, value)
+
     def names(self) -> list[str]:
         """What was changed, for people."""
         return sorted(

@@ -39,6 +39,9 @@ VERSIONS = ("openai", "anthropic", "opentelemetry-sdk", "httpx", "httpx2", "wrap
 THREADED = ("chat", "responses", "embeddings", "messages", "chat-stream-usage")
 """What is called by several threads."""
 
+SETTLING = 800
+"""Calls of each side before anything is timed: more spans than are waiting to be exported at any later time."""
+
 STREAM_ROUNDS = 2
 """A stream is a block of its own: as many more rounds make up for what that leaves to chance."""
 
@@ -109,6 +112,13 @@ class Bench:
         if wrong:
             raise check.SideError("\n".join(wrong))
 
+    def settle(self) -> None:
+        """Make calls until the process has the memory that it will have: new pages are slow."""
+        for side in self.sides:
+            side.enter()
+            check.made(side, self.workloads[0], None, SETTLING // 10 if self.workloads[0].streamed else SETTLING)
+            side.leave()
+
     def measure(self) -> list[dict[str, Any]]:
         """Every workload in every way that was asked for."""
         return [
@@ -164,6 +174,7 @@ def main(spec: dict[str, Any]) -> None:
     began = time.perf_counter()
     bench = Bench(spec)
     bench.check()
+    bench.settle()
     gc.collect()
     gc.freeze()
     found = {
