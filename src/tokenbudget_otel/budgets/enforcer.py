@@ -33,7 +33,7 @@ from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Sou
 from tokenbudget_otel.budgets.rules import Rule, scope_of
 from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.steps import Ask, Direct, Steps, Way, run, run_async
-from tokenbudget_otel.budgets.verdicts import explained, paired, shortfall_of, unreachable, worst
+from tokenbudget_otel.budgets.verdicts import explained, final, paired, shortfall_of, unreachable, worst
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.usage import TokenUsage
 
@@ -350,8 +350,10 @@ class Enforcer:
             if not plan.final:
                 return None
             asked = Hold(hold_id, call, claims, plan.sources, estimate, UNCHANGED, 0, plan.cut)
-            found = paired(asked, answer.shortages)
-            raise refusal(run(worst(asked, found, self._clock() if now is None else now), self._way))
+            found, now = paired(asked, answer.shortages), self._clock() if now is None else now
+            if plan.rolling:
+                raise refusal(run(worst(asked, found, now), self._way))
+            raise final(asked, found, now)
         hold = Hold(hold_id, call, claims, plan.sources, estimate, UNCHANGED, 0, plan.cut)
         if answer.over:
             run(self._warn(hold, (), answer, self._clock() if now is None else now), self._way)

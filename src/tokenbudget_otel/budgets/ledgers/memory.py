@@ -74,7 +74,8 @@ _UNUSED: Final = _Counter()
 
 
 class _Lease:
-    """A hold, and what became of it. ``booked`` is what each claim has added to what is spent."""
+    """A hold, and what became of it. ``booked`` is what each claim has added to what is spent, where that may yet be
+    corrected."""
 
     __slots__ = (
         "actual",
@@ -480,7 +481,8 @@ class MemoryLedger:
         """End an open hold and add what it came to (``None``: what it reserved) to what is spent."""
         counters = self._counters
         apart = lease.apart
-        booked = []
+        booked: list[tuple[int, int, int]] = []
+        corrected = state != "settled"  # what is settled stays so
         for claim in lease.claims:
             key, nano_usd, tokens, calls, _, _, _, _, _, _, _, _, _ = claim
             counter = counters[key]  # never dropped while a hold is open
@@ -489,13 +491,14 @@ class MemoryLedger:
             counter.reserved_calls -= calls
             if actual is not None:
                 spent = apart.get(key, actual) if apart else actual
-                money, tokens, calls = spent.nano_usd, spent.tokens, spent.calls
+                money, tokens, calls = spent
                 if money is not None:
                     nano_usd = money
             counter.spent_nano_usd += nano_usd
             counter.spent_tokens += tokens
             counter.spent_calls += calls
-            booked.append((nano_usd, tokens, calls))
+            if corrected:
+                booked.append((nano_usd, tokens, calls))
             counter.holds -= 1
             if counter.doomed and not counter.holds:
                 del counters[key]
