@@ -204,8 +204,10 @@ class Meter:
             return None
         if not plan.sources:
             return Ticket(request, None)
+        # Without what a budget would assume of a price that is not known: such a call is not admitted here.
+        estimate = self._estimate_at(request, request.size(), request.model)
         try:
-            hold = enforcer.admit_at_once(plan, call, self._estimate(request), request.id)
+            hold = enforcer.admit_at_once(plan, call, estimate, request.id)
         except BudgetExceeded:
             self.totals.refuse(request.provider, request.model, request.operation, request.tags)
             raise

@@ -247,7 +247,8 @@ class TokenUsage:
     @property
     def total_tokens(self) -> int:
         """``input_tokens`` plus ``output_tokens``, counting what is unknown as zero."""
-        return (self.input_tokens or 0) + (self.output_tokens or 0)
+        known = self.__dict__
+        return (known.get("input_tokens") or 0) + (known.get("output_tokens") or 0)
 
     def counts(self) -> dict[str, Count]:
         """Every count that is known, by name."""

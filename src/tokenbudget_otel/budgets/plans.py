@@ -83,12 +83,12 @@ class Plans:
 
     def plan(self, call: Call, now: float) -> Plan:
         """The plan for a call at a time."""
-        tags = call.tags
+        provider, model, tags, _, operation, api_key = call
         key = (
-            call.provider,
-            call.model,
-            call.operation,
-            call.api_key if self._reads_key else "",
+            provider,
+            model,
+            operation,
+            api_key if self._reads_key else "",
             *[tags.get(name) for name in self._reads_tags],
         )
         plan = self._made.get(key)
