@@ -21,6 +21,7 @@ from tokenbudget_otel.budgets.amounts import counted
 from tokenbudget_otel.budgets.ids import new_call_id
 from tokenbudget_otel.budgets.ledger import LedgerConflict
 from tokenbudget_otel.budgets.remedies import UNCHANGED, Change
+from tokenbudget_otel.budgets.run import active_budgets
 from tokenbudget_otel.budgets.steps import Steps, run
 from tokenbudget_otel.pricing import Cost, PriceBook, price_book
 from tokenbudget_otel.pricing.names import names_to_price
@@ -202,7 +203,7 @@ class Meter:
         plan = enforcer.plan_at_once(call)
         if plan is None:
             return None
-        if not plan.sources:
+        if not plan.sources and not active_budgets(call.context):
             return Ticket(request, None)
         # Without what a budget would assume of a price that is not known: such a call is not admitted here.
         estimate = self._estimate_at(request, request.size(), request.model)
