@@ -91,3 +91,19 @@ def test_written_amounts_are_never_zero_unless_they_are(nano: int) -> None:
 )  # fmt: skip
 def test_format(nano: int | None, places: int, written: str) -> None:
     assert format_usd(nano, places=places) == written
+
+
+@given(nanos | st.integers(-(10**6), 10**6), st.integers(1, 9))
+def test_amounts_are_written_as_decimals_are(nano: int, places: int) -> None:
+    half = 5 * 10 ** (8 - places) if places < 9 else 0
+    usd = Decimal(nano).scaleb(-9)
+    written = f"{abs(usd):f}".rstrip("0") if 0 < abs(nano) <= half else f"{abs(usd):,.{places}f}"
+    assert format_usd(nano, places=places) == f"{'-' if nano < 0 else ''}${written}"
+
+
+@given(nanos)
+def test_an_amount_has_no_more_digits_than_it_needs(nano: int) -> None:
+    usd = to_usd(nano)
+    exponent = usd.as_tuple().exponent
+    assert isinstance(exponent, int) and exponent <= 0
+    assert exponent == 0 or usd.as_tuple().digits[-1] != 0

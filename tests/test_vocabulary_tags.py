@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,33 @@ def test_other_baggage_is_left_alone() -> None:
         assert baggage.get_baggage("theirs") == "1"
         assert current_tags() == {"tenant": "acme"}
     context.detach(token)
+
+
+def test_what_is_read_is_the_readers_own() -> None:
+    with tb.tags(tenant="acme"):
+        first = current_tags()
+        first["tenant"] = first["more"] = "changed"
+        second = current_tags()
+        second["tenant"] = "again"
+        assert current_tags() == {"tenant": "acme"}
+    assert current_tags() == {}
+
+
+def test_baggage_that_is_set_by_others_is_read_each_time() -> None:
+    ctx = baggage.set_baggage("tokenbudget.tag.tenant", "acme")
+    assert [current_tags(ctx), current_tags(ctx)] == [{"tenant": "acme"}] * 2
+    other = baggage.set_baggage("tokenbudget.tag.tenant", 7, ctx)
+    assert (current_tags(other), current_tags(ctx)) == ({"tenant": "7"}, {"tenant": "acme"})
+    assert current_tags(baggage.clear(ctx)) == {}
+    assert current_tags(context.Context()) == {}
+
+
+def test_tags_are_those_that_public_functions_say() -> None:
+    """Also with an SDK that keeps baggage elsewhere: then it is asked."""
+    module = sys.modules["tokenbudget_otel.tags"]
+    assert module._entries is module._entries_by_key, "faster: look where baggage is kept now"
+    with tb.tags(tenant="acme"):
+        assert module._entries_by_key(None) == baggage.get_all()
 
 
 def test_left_also_when_the_body_raises() -> None:

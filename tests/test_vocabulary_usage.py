@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import sys
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -212,3 +213,23 @@ def test_an_unknown_attribute_is_an_error() -> None:
     with pytest.raises(AttributeError):
         TokenUsage().tokens  # noqa: B018
     assert not hasattr(TokenUsage(), "prompt_tokens")
+
+
+few = st.dictionaries(st.sampled_from(TOKEN_FIELDS), st.integers(0, 9), max_size=8)
+
+
+@given(few)
+def test_reading_keeps_what_agrees_and_what_is_certain_of_the_rest(known: dict[str, int]) -> None:
+    usage = TokenUsage(**known)
+    read = TokenUsage.reading(known)
+    assert read == usage.certain() and not read.problems()
+    assert (list(read.counts()) == list(known)) == (not usage.problems())
+
+
+def test_what_is_compared_is_kept_for_so_many_sets_of_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = sys.modules["tokenbudget_otel.usage"]
+    monkeypatch.setattr(usage, "_MOST_SUMS", 5)
+    usage._sums.clear()
+    for index in range(50):
+        TokenUsage.reading({name: 0 for bit, name in enumerate(TOKEN_FIELDS) if (index + 3) >> bit & 1})
+        assert len(usage._sums) <= 5

@@ -21,6 +21,7 @@ from tokenbudget_otel.budgets.amounts import counted
 from tokenbudget_otel.budgets.ids import new_call_id
 from tokenbudget_otel.budgets.ledger import LedgerConflict
 from tokenbudget_otel.budgets.remedies import UNCHANGED, Change
+from tokenbudget_otel.budgets.run import active_budgets
 from tokenbudget_otel.budgets.steps import Steps, run
 from tokenbudget_otel.pricing import Cost, PriceBook, price_book
 from tokenbudget_otel.pricing.names import names_to_price
@@ -143,6 +144,9 @@ class Charge(NamedTuple):
     estimated: bool
 
 
+_new: Final = tuple.__new__
+
+
 class Meter:
     """Admits, prices and counts calls. Thread-safe; one for the process is usual (:func:`meter`).
 
@@ -199,10 +203,12 @@ class Meter:
         plan = enforcer.plan_at_once(call)
         if plan is None:
             return None
-        if not plan.sources:
+        if not plan.sources and not active_budgets(call.context):
             return Ticket(request, None)
+        # Without what a budget would assume of a price that is not known: such a call is not admitted here.
+        estimate = self._estimate_at(request, request.size(), request.model)
         try:
-            hold = enforcer.admit_at_once(plan, call, self._estimate(request), request.id)
+            hold = enforcer.admit_at_once(plan, call, estimate, request.id)
         except BudgetExceeded:
             self.totals.refuse(request.provider, request.model, request.operation, request.tags)
             raise
@@ -243,27 +249,33 @@ class Meter:
         estimate. Settling again changes nothing.
         """
         request = ticket.request
-        usage, estimated = reading.usage, reading.estimated
+        usage, answered, _, _, estimated = reading
         if usage is None:
             usage, estimated = TokenUsage(input_tokens=request.size().input_tokens), True
-        first, *others = names_to_price(request.provider, request.model, reading.model)
+        names = names_to_price(request.provider, request.model, answered)
+        first = names[0]
         if first != request.model and self._named(request) and not self.prices.sets(request.provider, first):
             # What the program says of the name that it asks for goes before what the answer calls the model.
-            first, others = request.model, [first]
-        cost = self._price(request, reading, usage, first)
-        for name in others:
-            if cost.nano_usd is None and (other := self._price(request, reading, usage, name)).nano_usd is not None:
-                # The response may name a snapshot that the catalog does not know yet, or a deployment.
-                cost = other
-        charge = Charge(usage, cost, estimated)
+            names = (request.model, first)
+        cost = self._price(request, reading, usage, names[0])
+        nano_usd = cost.nano_usd
+        if nano_usd is None:
+            for name in names[1:]:
+                other = self._price(request, reading, usage, name)
+                if other.nano_usd is not None:
+                    # The response may name a snapshot that the catalog does not know yet, or a deployment.
+                    cost, nano_usd = other, other.nano_usd
+                    break
+        charge = _new(Charge, (usage, cost, estimated))
         if not ticket.open:
             return charge
         ticket.open = False
         self._count(request, charge)
         if ticket.hold is not None:
-            self.enforcer.settle(ticket.hold, _amount(usage, cost), usage, self._assumed(request, usage, cost))
-        if not estimated and usage.output_tokens is not None:
-            self._learn(request.provider, request.model, usage.output_tokens)
+            assumed = self._assumed(request, usage, cost) if nano_usd is None else None
+            self.enforcer.settle(ticket.hold, counted(nano_usd, usage.total_tokens), usage, assumed)
+        if not estimated and (output_tokens := usage.output_tokens) is not None:
+            self._learn(request.provider, request.model, output_tokens)
         return charge
 
     def _named(self, request: Request) -> bool:
@@ -423,11 +435,16 @@ class Meter:
                     provider, model, usage, at=at, tier=request.tier, batch=request.batch
                 ).nano_usd
             worst = quote.bound(bound_in, bound_out, at, at + PRICE_HORIZON_S, size.extra)
-        return Estimate(
-            counted(likely, likely_in + likely_out),
-            counted(worst, bound_in + bound_out),
-            self._input(request, likely_units, likely_in, model) if self.enforcer.charges_input else None,
-            (likely_in, bound_in),
+        by_input = self._input(request, likely_units, likely_in, model) if self.enforcer.charges_input else None
+        return _new(
+            Estimate,
+            (
+                counted(likely, likely_in + likely_out),
+                counted(worst, bound_in + bound_out),
+                by_input,
+                (likely_in, bound_in),
+                None,
+            ),
         )
 
     def _input(self, request: Request, units: TokenUsage | None, input_tokens: int, model: str) -> Amount | None:
@@ -487,7 +504,9 @@ class _Revision:
 
 def _call(request: Request) -> Call:
     """A request as budgets see it."""
-    return Call(request.provider, request.model, request.tags, request.context, request.operation, request.api_key)
+    return _new(
+        Call, (request.provider, request.model, request.tags, request.context, request.operation, request.api_key)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -46,9 +46,10 @@ def to_usd(nano_usd: int) -> Decimal:
     >>> to_usd(3_500_000)
     Decimal('0.0035')
     """
-    usd = Decimal(nano_usd).scaleb(-9, _EXACT).normalize(_EXACT)
-    # normalize() writes 100 as 1E+2; a price should read as one.
-    return usd.quantize(Decimal(1), context=_EXACT) if usd == usd.to_integral_value(context=_EXACT) else usd
+    whole, part = divmod(abs(nano_usd), NANO_PER_USD)
+    sign = "-" if nano_usd < 0 else ""
+    # As a text, and without the zeros at its end: a price should read as one.
+    return Decimal(f"{sign}{whole}.{part:09}".rstrip("0") if part else f"{sign}{whole}")
 
 
 def format_usd(nano_usd: int | None, *, places: int = 4) -> str:
@@ -66,6 +67,11 @@ def format_usd(nano_usd: int | None, *, places: int = 4) -> str:
     if nano_usd is None:
         return "unknown"
     sign, nano = ("-", -nano_usd) if nano_usd < 0 else ("", nano_usd)
-    if 0 < nano <= 5 * 10 ** (8 - places):  # halves are rounded to even, and that is zero
+    unit = 10 ** (9 - places)
+    if 0 < 2 * nano <= unit:  # halves are rounded to even, and that is zero
         return f"{sign}${to_usd(nano):f}"
-    return f"{sign}${to_usd(nano):,.{places}f}"
+    count, rest = divmod(nano, unit)
+    if 2 * rest > unit or (2 * rest == unit and count % 2):
+        count += 1
+    whole, part = divmod(count, 10**places)
+    return f"{sign}${whole:,}.{part:0{places}}" if places else f"{sign}${whole:,}"

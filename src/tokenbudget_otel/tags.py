@@ -10,11 +10,11 @@ process.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from opentelemetry import baggage
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 
 from tokenbudget_otel.scopes import ContextScope
 
@@ -91,14 +91,43 @@ def current_tags(ctx: Context | None = None) -> dict[str, str]:
     ...     current_tags()
     {'tenant': 'acme', 'feature': 'chat'}
     """
-    entries = baggage.get_all(ctx)
-    found = _process.copy()
+    global _latest
+    entries = _entries(ctx)
+    known, process, tags_in_force = _latest
+    if entries is known and _process is process:
+        return tags_in_force.copy()
+    process = _process
+    found = process.copy()
     if entries:
         start = len(BAGGAGE_PREFIX)
         for name, value in entries.items():
             if name.startswith(BAGGAGE_PREFIX):
                 found[name[start:]] = str(value)
+        _latest = entries, process, found.copy()
     return found
+
+
+def _entries_by_key(ctx: Context | None) -> Mapping[str, object] | None:
+    """The baggage itself, which is replaced and never changed: the same object has the same entries."""
+    return (get_current() if ctx is None else ctx).get(_BAGGAGE_KEY)  # type: ignore[return-value]
+
+
+_BAGGAGE_KEY: Final[str] = getattr(baggage, "_BAGGAGE_KEY", "")
+
+
+def _kept_by_key() -> bool:
+    """Whether baggage is kept as we think: as a dict, under that key."""
+    marked = baggage.set_baggage("name", "value", Context())
+    return type(marked.get(_BAGGAGE_KEY)) is dict and baggage.get_all(marked) == marked.get(_BAGGAGE_KEY)
+
+
+_entries: Final[Callable[[Context | None], Mapping[str, object] | None]] = (
+    _entries_by_key if _kept_by_key() else baggage.get_all
+)
+
+_latest: tuple[object, dict[str, str], dict[str, str]] = (object(), {}, {})
+"""What was read last: the baggage, the tags of the process, and the tags that they made. Calls come in groups, and all
+of a group have the same."""
 
 
 class tags(ContextScope[dict[str, str]]):  # noqa: N801 - reads as a keyword: `with tags(...)`

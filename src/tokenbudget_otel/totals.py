@@ -116,6 +116,8 @@ class TotalsTable:
                 counts = row.counts
                 for name, value in usage.__dict__.items():
                     known = counts.get(name)
+                    if not value and known is not None:
+                        continue
                     if known is None or (type(known) is int and type(value) is int):
                         counts[name] = value if known is None else known + value
                     else:

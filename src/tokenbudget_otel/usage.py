@@ -226,7 +226,7 @@ class TokenUsage:
                         known[name] = count
                 except (TypeError, ValueError):
                     continue
-        return usage if usage._agrees() else usage.certain()
+        return usage if len(known) < 2 or _agree(known) else usage.certain()
 
     # Counts that are not set. Keeps an instance as small as what is known of it.
     def __getattr__(self, name: str) -> None:
@@ -247,7 +247,8 @@ class TokenUsage:
     @property
     def total_tokens(self) -> int:
         """``input_tokens`` plus ``output_tokens``, counting what is unknown as zero."""
-        return (self.input_tokens or 0) + (self.output_tokens or 0)
+        known = self.__dict__
+        return (known.get("input_tokens") or 0) + (known.get("output_tokens") or 0)
 
     def counts(self) -> dict[str, Count]:
         """Every count that is known, by name."""
@@ -282,9 +283,6 @@ class TokenUsage:
             counts = {name: value for name, value in usage.__dict__.items() if name not in found[1]}
             usage = TokenUsage(**counts)
         return usage
-
-    def _agrees(self) -> bool:
-        return len(self.__dict__) < 2 or next(self._contradictions(), None) is None
 
     def _contradictions(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         known = self.__dict__
@@ -326,6 +324,38 @@ class TokenUsage:
 
     def __reduce__(self) -> tuple[Callable[..., TokenUsage], tuple[dict[str, Count]]]:
         return _restore, (dict(self.__dict__),)
+
+
+_Sums = tuple[tuple[str, str, tuple[str, ...]], ...]
+"""Wholes, each with the first and the further of those parts that together are not more."""
+
+_sums: Final[dict[tuple[str, ...], _Sums]] = {}
+_MOST_SUMS: Final = 500
+
+
+def _agree(known: Mapping[str, Any]) -> bool:
+    """Whether the counts do not contradict one another. Providers report the same few counts with every call: what is
+    to be compared of those is looked up."""
+    names = tuple(known)
+    sums = _sums.get(names)
+    if sums is None:
+        if len(_sums) >= _MOST_SUMS:
+            _sums.clear()
+        sums = _sums[names] = _sums_of(names)
+    for whole, part, others in sums:
+        total = known[part]
+        for other in others:
+            total += known[other]
+        if total > known[whole]:
+            return False
+    return True
+
+
+def _sums_of(names: tuple[str, ...]) -> _Sums:
+    divided = [(whole, group) for whole, groups in PARTS.items() for group in groups]
+    divided += [(whole, (part,)) for part, whole in _CROSS_PARTS]
+    present = [(whole, [part for part in group if part in names]) for whole, group in divided if whole in names]
+    return tuple((whole, parts[0], tuple(parts[1:])) for whole, parts in present if parts)
 
 
 def _restore(counts: dict[str, Count]) -> TokenUsage:

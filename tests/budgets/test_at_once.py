@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -23,6 +25,13 @@ from .budget_ledgers import Clock
 USD = 10**9
 
 
+def within(runs: list[budget], act: Callable[[], Any]) -> Any:
+    with contextlib.ExitStack() as stack:
+        for each in runs:
+            stack.enter_context(each)
+        return act()
+
+
 def one_go(enforcer: Enforcer, call: Call, estimate: Estimate) -> Any:
     return enforcer.admit(call, estimate)
 
@@ -39,7 +48,9 @@ def told(admit: Callable[..., Any], enforcer: Enforcer, call: Call, estimate: Es
         return (type(error), error.shortfall, str(error), vars(error)), None
     if hold is None:
         return None, None
-    facts = (hold.claims, hold.warnings, hold.cut, hold.change, hold.unpriced, hold.estimate, hold.call, hold._sources)
+    # The keys of runs are each its own.
+    claims = [claim[hold._runs > index :] for index, claim in enumerate(hold.claims)]
+    facts = (claims, hold.warnings, hold.cut, hold.change, hold.unpriced, hold.estimate, hold.call, hold._sources)
     return facts, hold
 
 
@@ -89,6 +100,14 @@ ESTIMATES = st.builds(
     st.integers(0, 50),
 )
 
+RUNS = st.lists(
+    st.fixed_dictionaries(
+        {"max_calls": st.integers(0, 5), "max_tokens": st.integers(100, 3000)},
+        optional={"mode": st.just("worst_case"), "max_cost_usd": st.just("1.5"), "cut_streams": st.just(True)},
+    ),
+    max_size=2,
+)
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("call"), CALLS, ESTIMATES),
@@ -101,19 +120,25 @@ STEPS = st.lists(
 )
 
 
-@given(BUDGETS, STEPS)
-def test_the_same_history_has_the_same_verdicts(declared: list[dict[str, Any]], steps: list[Any]) -> None:
+@given(BUDGETS, RUNS, STEPS)
+def test_the_same_history_has_the_same_verdicts(
+    declared: list[dict[str, Any]], around: list[dict[str, Any]], steps: list[Any]
+) -> None:
     clock = Clock()
     budgets = [Budget(**each, name=f"b{index}") for index, each in enumerate(declared)]
     enforcers = [Enforcer(budgets, clock=clock) for _ in range(2)]
+    runs = [[budget(**each, name=f"r{index}") for index, each in enumerate(around)] for _ in enforcers]
     holds: list[list[Any]] = [[], []]
     for what, one, other in steps:
         if what == "call":
-            answers = [told(way, each, one, other) for way, each in zip((one_go, by_steps), enforcers, strict=True)]
+            answers = [
+                within(mine, functools.partial(told, way, each, one, other))
+                for way, each, mine in zip((one_go, by_steps), enforcers, runs, strict=True)
+            ]
             (first, _), (second, _) = answers
-            if isinstance(first, tuple) and first and isinstance(first[0], tuple) and first[0]:
+            if isinstance(first, tuple) and isinstance(first[0], list):
                 # Rules are each enforcer's own: the budgets are the same.
-                first, second = ((*facts[:-1], [rule.budget for rule in facts[-1]]) for facts in (first, second))
+                first, second = ((*facts[:-1], [each.name for each in facts[-1]]) for facts in (first, second))
             elif isinstance(first, tuple):
                 first, second = (
                     {**facts[3], "shortfall": str(facts[1])} | {"kind": facts[0], "said": facts[2]}
@@ -136,10 +161,24 @@ def test_the_same_history_has_the_same_verdicts(declared: list[dict[str, Any]], 
                     if rule.per == ("tenant",):
                         each.set_limit(one, limit_calls=other, budget=rule.name)
         ledgers = [each.ledger for each in enforcers]
-        assert ledgers[0].balances() == ledgers[1].balances()
-    assert enforcers[0].status() == enforcers[1].status()
+        assert ledgers[0].balances("budget|") == ledgers[1].balances("budget|")
+        stand = [[(each._spent, each._reserved, each.usage, ledger.balance(each.key)[1:]) for each in mine]
+                 for mine, ledger in zip(runs, ledgers, strict=True)]  # fmt: skip
+        assert stand[0] == stand[1]
+    assert [row for row in enforcers[0].status() if row.window != "run"] == [
+        row for row in enforcers[1].status() if row.window != "run"
+    ]
     open_holds = [
-        [(hold.claims, hold.created, hold.expires, hold.owner) for hold in each.ledger.holds()] for each in enforcers
+        [
+            (
+                [claim for claim in hold.claims if claim.key.startswith("budget|")],
+                hold.created,
+                hold.expires,
+                hold.owner,
+            )
+            for hold in each.ledger.holds()
+        ]
+        for each in enforcers
     ]
     assert open_holds[0] == open_holds[1]
 
@@ -171,14 +210,38 @@ def test_what_takes_more_goes_step_by_step(enforcer: Enforcer) -> None:
     assert enforcer.admit(CALL, SMALL) is not None
 
 
-def test_a_run_and_an_unknown_price_go_step_by_step() -> None:
+def test_an_unknown_price_goes_step_by_step() -> None:
     enforcer = Enforcer([Budget(limit_tokens=1000)])
     assert not at_once(enforcer, estimate=Estimate(Amount(None, 10), Amount(None, 10)))
-    with budget(max_calls=1):
-        assert not at_once(enforcer)
-        assert enforcer.admit(CALL, SMALL) is not None
-        with pytest.raises(BudgetExceeded):
+
+
+def test_runs_are_asked_in_one_go_as_well() -> None:
+    enforcer = Enforcer([Budget(limit_tokens=1000, name="declared")])
+    with budget(max_calls=3, name="outer") as outer, budget(max_tokens=15, name="inner", cut_streams=True) as inner:
+        hold = enforcer.admit(CALL, SMALL)
+        assert [claim.key for claim in hold.claims] == [inner.key, outer.key, "budget|declared|lifetime"]
+        assert hold.cut and hold.has_runs
+        assert (outer.remaining_calls, inner.remaining_tokens) == (2, 5)
+        with pytest.raises(BudgetExceeded) as refused:
             enforcer.admit(CALL, SMALL)
+        assert (refused.value.budget, refused.value.window, refused.value.scope) == ("inner", "run", {})
+        assert refused.value.retry_after is None
+        enforcer.settle(hold, Amount(5, 7), TokenUsage(input_tokens=7))
+        assert (outer.calls, inner.spent_tokens, inner.usage.input_tokens) == (1, 7, 7)
+    assert {row.budget for row in enforcer.status()} == {"declared"}
+
+
+def test_runs_alone_are_enough() -> None:
+    meter = Meter(PriceBook(), Enforcer())
+    with budget(max_calls=1) as run_:
+        ticket = meter.admit_now(request())
+        assert ticket is not None and ticket.hold is not None
+        with pytest.raises(BudgetExceeded):
+            meter.admit_now(request())
+        meter.release(ticket)
+        assert (run_.calls, run_.remaining_calls) == (0, 1)
+        with budget(max_cost_usd="0.0000001", action="shrink"):
+            assert meter.admit_now(request()) is None, "a shorter answer may do"
 
 
 @pytest.mark.parametrize("action", [{"limit_usd": 0, "action": "shrink"}, {"action": "wait", "max_wait": 0.01}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
 import pickle
 from datetime import UTC, datetime
@@ -242,6 +244,40 @@ class TestErrors:
         assert type(again) is kind
         assert str(again) == str(error)
         assert again.__dict__ == error.__dict__
+
+    @pytest.mark.parametrize(
+        "look",
+        [
+            str, repr, lambda error: error.args, lambda error: error.limit_usd, lambda error: error.shortfall,
+            lambda error: error.retry_after, lambda error: error.tags, lambda error: pickle.dumps(error),
+            lambda error: hasattr(error, "status_code"), lambda error: error.__reduce__(),
+            lambda error: BudgetExceeded.behind(error).window,
+        ],
+    )  # fmt: skip
+    def test_is_explained_when_somebody_looks(self, enforce, look):
+        """Whatever is looked at first: then it is what it would be had it been made at once."""
+        enforcer = enforce(Budget(limit_usd=1, per="tenant", window="day", name="mine"))
+        error = refused(enforcer, call(tenant="acme"), estimate(2))
+        assert (error.budget, error.scope) == ("mine", {"tenant": "acme"})
+        assert "shortfall" not in vars(error)
+        look(error)
+        made = BudgetExceeded(error.shortfall)
+        assert vars(error) == vars(made)
+        assert (str(error), repr(error), error.args) == (str(made), repr(made), made.args)
+        assert (error.limit_usd, error.needed_usd, error.spent_usd) == (1, 2, 0)
+        assert not hasattr(error, "status_code")
+
+    def test_what_is_added_to_a_refusal_stays(self, enforce):
+        error = refused(enforce(Budget(limit_calls=0)), call(), estimate(1))
+        error.add_note("while planning")
+        error.args = ("in other words",)
+        assert (str(error), error.__notes__, error.limit_calls) == ("in other words", ["while planning"], 0)
+        assert [type(copy.copy(error)), copy.copy(error).shortfall] == [BudgetExceeded, error.shortfall]
+
+    def test_says_the_same_without_the_amounts_that_it_was_made_of(self, enforce):
+        enforcer = enforce(Budget(limit_usd="0.0000005"))
+        shortfall = refused(enforcer, call(), estimate(0.0000007)).shortfall
+        assert str(dataclasses.replace(shortfall)) == str(shortfall)
 
     def test_nothing_invites_a_retry(self):
         error = BudgetExceeded(Shortfall(budget="b", dimension="usd"))

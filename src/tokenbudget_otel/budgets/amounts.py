@@ -53,8 +53,8 @@ def counted(nano_usd: int | None, tokens: int, calls: int = 1) -> Amount:
     >>> counted(3_500_000, 10**30)
     Amount(nano_usd=3500000, tokens=9007199254740991, calls=1)
     """
-    if (nano_usd is None or nano_usd <= COUNTED) and tokens <= COUNTED and calls <= COUNTED:
-        return Amount(nano_usd, tokens, calls)
+    if type(nano_usd) is int and type(tokens) is int and calls == 1 and nano_usd <= COUNTED and tokens <= COUNTED:
+        return _new(Amount, (nano_usd, tokens, 1))
     return Amount(nano_usd if nano_usd is None else min(nano_usd, COUNTED), min(tokens, COUNTED), min(calls, COUNTED))
 
 

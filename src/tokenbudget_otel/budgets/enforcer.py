@@ -33,7 +33,7 @@ from tokenbudget_otel.budgets.remedies import UNCHANGED, Remedies, Revision, Sou
 from tokenbudget_otel.budgets.rules import Rule, scope_of
 from tokenbudget_otel.budgets.run import active_budgets, budget
 from tokenbudget_otel.budgets.steps import Ask, Direct, Steps, Way, run, run_async
-from tokenbudget_otel.budgets.verdicts import explained, paired, shortfall_of, unreachable, worst
+from tokenbudget_otel.budgets.verdicts import explained, final, paired, shortfall_of, unreachable, worst
 from tokenbudget_otel.forks import renew_after_fork
 from tokenbudget_otel.usage import TokenUsage
 
@@ -313,9 +313,9 @@ class Enforcer:
         return any(rule.applies(call) for rule in self._rules) or bool(active_budgets(call.context))
 
     def plan_at_once(self, call: Call, now: float | None = None) -> Plan | None:
-        """Which budgets a call needs what of, where :meth:`admit_at_once` may be enough; ``None`` where only
-        :meth:`admission` is. Of a plan without sources no budget applies."""
-        if self._at_once is None or active_budgets(call.context):
+        """Which declared budgets a call needs what of, where :meth:`admit_at_once` may be enough; ``None`` where only
+        :meth:`admission` is."""
+        if self._at_once is None:
             return None
         if self._ended_runs:
             self._forget_runs()
@@ -342,17 +342,27 @@ class Enforcer:
         ledger = self._at_once
         if ledger is None or estimate.expected.nano_usd is None or estimate.worst_case.nano_usd is None:
             return None
-        claims = plan.claims(estimate)
+        sources: tuple[Source, ...] = plan.sources
+        claims, cut = plan.claims(estimate), plan.cut
+        runs = active_budgets(call.context)
+        if runs:
+            sources = (*reversed(runs), *sources)
+            claims = (*[each.claim(estimate) for each in reversed(runs)], *claims)
+            cut = cut or any(each.cut_streams for each in runs)
         hold_id = f"{call_id}-1"
         on_expiry = None if self._on_expiry == "charge" else self._charge_on_expiry(estimate)
         answer = ledger.reserve_counted(hold_id, claims, claims, self._ttl, on_expiry, plan.owner)
         if isinstance(answer, Refused):
-            if not plan.final:
+            if not plan.final or any(each.action != "block" for each in runs):
                 return None
-            asked = Hold(hold_id, call, claims, plan.sources, estimate, UNCHANGED, 0, plan.cut)
-            found = paired(asked, answer.shortages)
-            raise refusal(run(worst(asked, found, self._clock() if now is None else now), self._way))
-        hold = Hold(hold_id, call, claims, plan.sources, estimate, UNCHANGED, 0, plan.cut)
+            asked = Hold(hold_id, call, claims, sources, estimate, UNCHANGED, len(runs), cut)
+            found, now = paired(asked, answer.shortages), self._clock() if now is None else now
+            if plan.rolling:
+                raise refusal(run(worst(asked, found, now), self._way))
+            raise final(asked, found, now)
+        hold = Hold(hold_id, call, claims, sources, estimate, UNCHANGED, len(runs), cut)
+        if runs:
+            self._note_runs(hold)
         if answer.over:
             run(self._warn(hold, (), answer, self._clock() if now is None else now), self._way)
         return hold
@@ -371,7 +381,7 @@ class Enforcer:
         """
         plan = self.plan_at_once(call, now)
         if plan is not None:
-            if not plan.sources:
+            if not plan.sources and not active_budgets(call.context):
                 return None
             hold = self.admit_at_once(plan, call, estimate, new_id(), now)
             if hold is not None:
@@ -425,10 +435,7 @@ class Enforcer:
             now = self._clock() if waited else now
         self._way.opened(hold_id, claims)
         if runs:
-            for each, claim in hold.runs():
-                each.reserved(claim)
-                if each.note_end_in(self._ended_runs):
-                    self._runs[each.key] = each
+            self._note_runs(hold)
         if blind or answer.over:
             yield from self._warn(hold, blind, answer, now)
         return hold
@@ -651,6 +658,13 @@ class Enforcer:
                     sources.append(rule)
                     claims.append(claim)
         return tuple(sources), tuple(claims)
+
+    def _note_runs(self, hold: Hold) -> None:
+        """Tell the ``budget()`` scopes around a call that it was admitted."""
+        for each, claim in hold.runs():
+            each.reserved(claim)
+            if each.note_end_in(self._ended_runs):
+                self._runs[each.key] = each
 
     def _refuse_unpriced(self, hold: Hold) -> Steps[list[Shortfall]]:
         """Refuse a call whose price a budget would have to know, or say which budgets only warn of it."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tokenbudget_otel.budgets.ledger import Dimension
 
 if TYPE_CHECKING:
     from tokenbudget_otel.budgets.shortfall import Shortfall
+
+
+_ARGS: Final[Any] = BaseException.args
 
 
 class BudgetExceeded(Exception):  # noqa: N818 - the name that users catch
@@ -60,10 +63,46 @@ $1.0000 is left ($0.0000 spent, $0.0000 reserved by calls in flight). This budge
     partial: bool
     unreachable: str
 
+    shortfall: Shortfall
+
     def __init__(self, shortfall: Shortfall) -> None:
         super().__init__(str(shortfall))
-        self.shortfall = shortfall
-        self.__dict__.update(shortfall.__dict__)
+        self.__dict__.update(shortfall.__dict__, shortfall=shortfall)
+
+    @classmethod
+    def later(cls, budget: str, scope: Mapping[str, str], explain: Callable[[], Shortfall]) -> Self:
+        """A refusal that is explained when somebody wants to know more of it than budget and scope: a program that is
+        over its limit may be told so a thousand times a second, and looks at none of it."""
+        error = cls.__new__(cls)
+        error.__dict__.update(budget=budget, scope=scope, _explain=explain)
+        return error
+
+    def _explained(self) -> Self:
+        if (explain := self.__dict__.get("_explain")) is not None:
+            BudgetExceeded.__init__(self, explain())
+            self.__dict__.pop("_explain", None)  # now, and not before: another thread may want to know as well
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if "_explain" in self.__dict__ and not name.startswith("__"):
+            return getattr(self._explained(), name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message, as of any exception."""
+        args: tuple[Any, ...] = _ARGS.__get__(self._explained())
+        return args
+
+    @args.setter
+    def args(self, args: tuple[Any, ...]) -> None:
+        _ARGS.__set__(self._explained(), args)
+
+    def __str__(self) -> str:
+        return Exception.__str__(self._explained())
+
+    def __repr__(self) -> str:
+        return Exception.__repr__(self._explained())
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return type(self), (self.shortfall,)
@@ -135,6 +174,13 @@ class BudgetUnreachable(BudgetExceeded):
     >>> issubclass(BudgetUnreachable, BudgetExceeded)
     True
     """
+
+
+def refusal_later(
+    dimension: Dimension, budget: str, scope: Mapping[str, str], explain: Callable[[], Shortfall]
+) -> BudgetExceeded:
+    """The same for a shortfall of a known price, which is made when somebody looks at it."""
+    return (TokenLimitReached if dimension == "tokens" else BudgetExceeded).later(budget, scope, explain)
 
 
 def refusal(shortfall: Shortfall) -> BudgetExceeded:

@@ -30,11 +30,12 @@ class Plan:
         sources: the budgets that apply.
         simple: whether it is all there is to do: no budget has calls degraded before its limit is reached.
         final: whether a refusal is: no budget changes calls so that they fit, or has them wait.
+        rolling: whether the window of one of them is a rolling one.
         cut: whether one of them has streams stopped.
         owner: who holds what is reserved (:func:`.hold.owner`).
     """
 
-    __slots__ = ("_parts", "cut", "end", "final", "owner", "simple", "sources", "start")
+    __slots__ = ("_parts", "cut", "end", "final", "owner", "rolling", "simple", "sources", "start")
 
     def __init__(self, rules: tuple[Rule, ...], call: Call, now: float) -> None:
         self.sources = tuple([rule for rule in rules if rule.applies(call)])
@@ -54,6 +55,7 @@ class Plan:
             by = rule if rule.token_type != "all" else None
             parts.append((by, rule.mode != "expected", claim.key, claim[4:]))
         self._parts = tuple(parts)
+        self.rolling = any(limits[5] for *_, limits in parts)
 
     def claims(self, estimate: Estimate) -> tuple[Claim, ...]:
         """What a call whose price is known needs, as :meth:`.Rule.claim` has it."""
@@ -81,12 +83,12 @@ class Plans:
 
     def plan(self, call: Call, now: float) -> Plan:
         """The plan for a call at a time."""
-        tags = call.tags
+        provider, model, tags, _, operation, api_key = call
         key = (
-            call.provider,
-            call.model,
-            call.operation,
-            call.api_key if self._reads_key else "",
+            provider,
+            model,
+            operation,
+            api_key if self._reads_key else "",
             *[tags.get(name) for name in self._reads_tags],
         )
         plan = self._made.get(key)

@@ -172,12 +172,19 @@ class Remedies:
 def seconds_to_room(source: Source, shortage: Shortage, now: float) -> Steps[float | None]:
     """Seconds until what is spent now leaves room for the call; ``None`` where waiting does not help."""
     claim = shortage.claim
-    if not isinstance(source, Rule) or claim.ends is None:
+    if not isinstance(source, Rule) or not claim.older:
+        return seconds_to_end(source, shortage, now)
+    if claim.ends is None or not all(helps_to_wait(claim, dimension) for dimension in shortage.dimensions):
         return None
-    if not all(helps_to_wait(claim, dimension) for dimension in shortage.dimensions):
+    when = source.when_room((yield Ask("read", ((*claim.older, claim.key),))), claim, now)
+    return None if when is None else max(0.0, when - now)
+
+
+def seconds_to_end(source: Source, shortage: Shortage, now: float) -> float | None:
+    """The same where the window is not a rolling one: then all that is spent in it ceases to count at once."""
+    if not isinstance(source, Rule):
         return None
-    parts = (yield Ask("read", ((*claim.older, claim.key),))) if claim.older else ()
-    when = source.when_room(parts, claim, now)
+    when = source.when_room((), shortage.claim, now)
     return None if when is None else max(0.0, when - now)
 
 

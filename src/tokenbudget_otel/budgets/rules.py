@@ -218,8 +218,11 @@ class Rule:
             claim: with the limits in force (:meth:`.Claim.under`).
             now: the moment, returned where there is room already.
         """
-        if claim.ends is None or not all(helps_to_wait(claim, dimension) for dimension in DIMENSIONS):
+        if claim.ends is None:
             return None
+        for needed, limit in zip(claim[1:4], claim[4:7], strict=True):
+            if limit is not None and needed > limit:
+                return None  # not even an empty window has room
         if self._rolling is None:
             return claim.ends
         stands = {each.key: each for each in balances}

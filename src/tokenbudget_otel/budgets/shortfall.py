@@ -5,7 +5,7 @@ Imported when a call first does not fit: making a class of so many fields takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -116,23 +116,30 @@ class Shortfall:
             f"provider={self.provider!r}), or declare the budget with unpriced='allow'."
         )
 
+    def knows(self, *numbers: int) -> None:
+        """Keep limit, spent, reserved, needed and remaining in nano-USD, so that they need not be worked out again."""
+        object.__setattr__(self, "_nano_usd", numbers)
+
     def _reason(self) -> str:
-        limit, spent, reserved, needed, remaining = (
-            getattr(self, f"{name}_{self.dimension}") for name in ("limit", "spent", "reserved", "needed", "remaining")
-        )
-        write: Callable[[Any], str]
+        more = " more" if self.partial else ""
         if self.dimension == "usd":
-            write = _dollars if _dollars(needed) != _dollars(remaining) else _exact_dollars
-            unit = "is left"
-            needs, whole = write(needed), write(limit)
-        else:
-            write = _count
-            unit = "are left"
-            needs, whole = (_counted(value, self.dimension) for value in (needed, limit))
+            known: tuple[int, ...] = self.__dict__.get("_nano_usd") or tuple(to_nano(each) for each in self._numbers())
+            limit, spent, reserved, needed, remaining = map(format_usd, known)
+            if needed == remaining:
+                limit, spent, reserved, needed, remaining = (format_usd(each, places=9) for each in known)
+            return (
+                f"it needs {needed}{more}, and {remaining} of the limit of {limit} is left "
+                f"({spent} spent, {reserved} reserved by calls in flight)"
+            )
+        limit, spent, reserved, needed, remaining = self._numbers()
         return (
-            f"it needs {needs}{' more' if self.partial else ''}, and {write(remaining)} of the limit of {whole} {unit} "
-            f"({write(spent)} spent, {write(reserved)} reserved by calls in flight)"
+            f"it needs {_counted(needed, self.dimension)}{more}, and {remaining:,} of the limit of "
+            f"{_counted(limit, self.dimension)} are left ({spent:,} spent, {reserved:,} reserved by calls in flight)"
         )
+
+    def _numbers(self) -> tuple[Any, ...]:
+        names = ("limit", "spent", "reserved", "needed", "remaining")
+        return tuple([getattr(self, f"{name}_{self.dimension}") for name in names])
 
     def _reset(self) -> str:
         if self.resets_at is None:
@@ -141,18 +148,6 @@ class Shortfall:
             return "Waiting would not help: the call alone needs more than the whole limit."
         zone = self.resets_at.tzname() or ""
         return f"Window {self.window} ends at {self.resets_at:%Y-%m-%d %H:%M} {zone}, in {_duration(self.retry_after)}."
-
-
-def _dollars(usd: Decimal) -> str:
-    return format_usd(to_nano(usd))
-
-
-def _exact_dollars(usd: Decimal) -> str:
-    return format_usd(to_nano(usd), places=9)
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
 
 
 def _counted(value: int, unit: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
 from tokenbudget_otel.budgets.amounts import Amount, Call
+from tokenbudget_otel.budgets.errors import BudgetExceeded, refusal_later
 from tokenbudget_otel.budgets.hold import Hold
 from tokenbudget_otel.budgets.ledger import DIMENSIONS, Balance, Dimension, LedgerUnavailable, Shortage
-from tokenbudget_otel.budgets.remedies import Source, seconds_to_room
+from tokenbudget_otel.budgets.remedies import Source, seconds_to_end, seconds_to_room
 from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
 from tokenbudget_otel.budgets.steps import Steps
 
@@ -26,6 +28,20 @@ def worst(hold: Hold, found: list[tuple[Source, Shortage]], now: float, partial:
     """The shortage that lasts longest: until it ends, no retry can succeed."""
     shortfalls = yield from explained(hold, found, now, partial)
     return max(shortfalls, key=lambda shortfall: math.inf if shortfall.retry_after is None else shortfall.retry_after)
+
+
+def final(hold: Hold, found: list[tuple[Source, Shortage]], now: float) -> BudgetExceeded:
+    """The refusal for shortages of which nothing more has to be asked: no window is a rolling one."""
+    longest, chosen = -1.0, None
+    for source, shortage in found:
+        dimension = shortage.dimensions[0]
+        wait = seconds_to_end(source, shortage, now)
+        if chosen is None or (math.inf if wait is None else wait) > longest:
+            longest, chosen = math.inf if wait is None else wait, (source, shortage, dimension, wait)
+    assert chosen is not None
+    source, shortage, dimension, _ = chosen
+    scope = scope_of(shortage.claim.key) if isinstance(source, Rule) else {}
+    return refusal_later(dimension, source.name, scope, functools.partial(shortfall_of, hold.call, *chosen))
 
 
 def explained(
@@ -79,7 +95,7 @@ def shortfall_of(
         values["retry_after"] = wait
     else:
         values["window"] = "run"
-    return Shortfall(
+    shortfall = Shortfall(
         budget=source.name,
         dimension=dimension,
         action=source.action,
@@ -91,3 +107,7 @@ def shortfall_of(
         tags=dict(call.tags),
         **values,
     )
+    if dimension == "usd" and not unpriced and not unreachable:
+        limit, spent, reserved = claim.limit_nano_usd or 0, balance.spent_nano_usd, balance.reserved_nano_usd
+        shortfall.knows(limit, spent, reserved, claim.nano_usd, max(0, limit - spent - reserved))
+    return shortfall

@@ -80,10 +80,11 @@ class Explanation(NamedTuple):
 class _View:
     """Overrides and what has been compiled under them. Replaced as a whole when the overrides change."""
 
-    __slots__ = ("dearest", "found", "limits", "overrides", "quotes", "reachable", "sets", "tariffs")
+    __slots__ = ("dearest", "found", "limits", "overrides", "overrides_any", "quotes", "reachable", "sets", "tariffs")
 
     def __init__(self, overrides: Overrides) -> None:
         self.overrides = overrides
+        self.overrides_any = bool(overrides)
         self.dearest: dict[str, str | None] = {}
         self.found: dict[tuple[str | None, str], tuple[Entry, str] | None] = {}
         self.limits: dict[tuple[str | None, str], ModelLimits] = {}
@@ -494,9 +495,9 @@ class PriceBook:
         (True, False)
         """
         view = self._view
-        overrides = view.overrides
-        if not overrides or not model.strip():
+        if not view.overrides_any or not model.strip():
             return False
+        overrides = view.overrides
         known = view.sets.get((provider, model))
         if known is None:
             key, name = provider_key(provider), model.strip().lower()

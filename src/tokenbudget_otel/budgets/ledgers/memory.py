@@ -74,7 +74,8 @@ _UNUSED: Final = _Counter()
 
 
 class _Lease:
-    """A hold, and what became of it. ``booked`` is what each claim has added to what is spent."""
+    """A hold, and what became of it. ``booked`` is what each claim has added to what is spent, where that may yet be
+    corrected."""
 
     __slots__ = (
         "actual",
@@ -217,11 +218,13 @@ class MemoryLedger:
                 if lease.state == "adjusted" or payload(lease.asked) != payload(counted):
                     raise LedgerConflict(f"hold {hold_id!r} was made for something else")
                 return _REPLAYED
-            over, refused = self._check(claims)
-            if refused:
-                return Refused(tuple(refused))
+            over: Sequence[Shortage] = ()
+            if self._limits or counted is not claims or not self._take(claims):
+                over, refused = self._check(claims)
+                if refused:
+                    return Refused(tuple(refused))
+                self._hold(counted)
             self._open[hold_id] = _Lease(hold_id, counted, now, expires, on_expiry, owner)
-            self._hold(counted)
             deadlines = self._deadlines
             heapq.heappush(deadlines, (expires, hold_id))
             if len(deadlines) > 64 + 2 * len(self._open):
@@ -418,6 +421,34 @@ class MemoryLedger:
         heapq.heappush(self._deadlines, (expires, lease.id))
         self._due = min(self._due, expires)
 
+    def _take(self, claims: Sequence[Claim]) -> bool:
+        """Reserve claims of the usual kind, each of another key, that have room. Whether that was so; otherwise nothing
+        has changed."""
+        counters = self._counters
+        found = []
+        for key, nano_usd, tokens, calls, limit_nano_usd, limit_tokens, limit_calls, _, _, older, _, share, _ in claims:
+            counter = counters.get(key)
+            if (
+                counter is None
+                or older
+                or share != 1000
+                or (
+                    limit_nano_usd is not None
+                    and counter.spent_nano_usd + counter.reserved_nano_usd + nano_usd > limit_nano_usd
+                )
+                or (limit_tokens is not None and counter.spent_tokens + counter.reserved_tokens + tokens > limit_tokens)
+                or (limit_calls is not None and counter.spent_calls + counter.reserved_calls + calls > limit_calls)
+            ):
+                return False
+            found.append(counter)
+        for claim, counter in zip(claims, found, strict=True):
+            counters.move_to_end(claim[0])
+            counter.reserved_nano_usd += claim[1]
+            counter.reserved_tokens += claim[2]
+            counter.reserved_calls += claim[3]
+            counter.holds += 1
+        return True
+
     def _check(self, claims: Sequence[Claim]) -> tuple[list[Shortage], list[Shortage]]:
         over: list[Shortage] = []
         refused: list[Shortage] = []
@@ -480,7 +511,8 @@ class MemoryLedger:
         """End an open hold and add what it came to (``None``: what it reserved) to what is spent."""
         counters = self._counters
         apart = lease.apart
-        booked = []
+        booked: list[tuple[int, int, int]] = []
+        corrected = state != "settled"  # what is settled stays so
         for claim in lease.claims:
             key, nano_usd, tokens, calls, _, _, _, _, _, _, _, _, _ = claim
             counter = counters[key]  # never dropped while a hold is open
@@ -489,13 +521,14 @@ class MemoryLedger:
             counter.reserved_calls -= calls
             if actual is not None:
                 spent = apart.get(key, actual) if apart else actual
-                money, tokens, calls = spent.nano_usd, spent.tokens, spent.calls
+                money, tokens, calls = spent
                 if money is not None:
                     nano_usd = money
             counter.spent_nano_usd += nano_usd
             counter.spent_tokens += tokens
             counter.spent_calls += calls
-            booked.append((nano_usd, tokens, calls))
+            if corrected:
+                booked.append((nano_usd, tokens, calls))
             counter.holds -= 1
             if counter.doomed and not counter.holds:
                 del counters[key]
