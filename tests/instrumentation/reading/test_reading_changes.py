@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import plain_readers as plain
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapes import SCALARS, SHAPES, Dict
 
@@ -68,11 +68,13 @@ def _possible(changes: Changes, fields: Mapping[str, Any], model: str) -> set[st
     return found
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES, FIELDS, st.sampled_from(("", "gpt-5")))
 def test_what_can_be_changed(changes: Changes, fields: Mapping[str, Any], model: str) -> None:
     assert changes.possible(fields, "openai", model) == _possible(changes, fields, model)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES, FIELDS)
 def test_the_least_output(changes: Changes, fields: Mapping[str, Any]) -> None:
     thinks = any(positive(plain.get(fields, *path)) for path in changes.thinking)
