@@ -129,6 +129,9 @@ CHAT = {
 }  # fmt: skip
 
 
+RUN = {"usage": {"input_tokens": 5}, "content": [{"type": "server_tool_use", "name": "code_execution"}]}
+
+
 # --- fields ------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +184,9 @@ def test_classes_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch
 
 @unhurried
 @given(USAGE, PROVIDERS)
+@example({"prompt_tokens": 5, "num_search_queries": 2, "num_sources_used": 9}, "x_ai")
+@example({"prompt_tokens": 5, "num_search_queries": 0, "num_sources_used": 0}, "x_ai")
+@example({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": "x"}, "cached_tokens": 3}, "deepseek")
 def test_usage_of_chat(usage: Any, provider: str) -> None:
     assert openai_usage.chat_usage(usage, provider) == plain.chat_usage(usage, provider)
 
@@ -204,6 +210,9 @@ def test_usage_of_responses(response: Any, provider: str) -> None:
 
 @unhurried
 @given(MESSAGES, st.booleans())
+@example(RUN, True)
+@example(RUN, False)
+@example({"usage": {"input_tokens": 5, "cache_read_input_tokens": -3, "cache_creation_input_tokens": 2}}, False)
 def test_messages_of_anthropic(answer: Any, free: bool) -> None:
     body = {"tools": [{"type": "web_search_20260209"}]} if free else {}
     assert anthropic._read(answer, body, "anthropic") == plain.read_message(answer, body)
