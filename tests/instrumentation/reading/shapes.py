@@ -76,18 +76,44 @@ SCALARS = st.one_of(
 )
 
 
+COUNTS = st.one_of(*[st.integers(0, 500)] * 3, SCALARS)
+"""Mostly counts."""
+
+ANYTHING = st.one_of(
+    SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.sampled_from("abc"), SCALARS, max_size=2)
+)
+
+
 def values(names: Iterable[str]) -> st.SearchStrategy[Any]:
     """Anything that may stand somewhere, of objects whose fields have these names."""
     keys = st.sampled_from(sorted(names))
     return st.recursive(
         SCALARS,
-        lambda inner: st.one_of(st.lists(inner, max_size=3), objects(keys, inner)),
-        max_leaves=25,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), _in_shape(st.dictionaries(keys, inner, max_size=6), st.sampled_from(SHAPES))
+        ),
+        max_leaves=12,
     )
 
 
-def objects(keys: st.SearchStrategy[str], inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Objects of any shape."""
-    return st.builds(
-        lambda fields, shape: shape(fields), st.dictionaries(keys, inner, max_size=8), st.sampled_from(SHAPES)
-    )
+def having(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects of any shape with some of these fields, or something else in their place."""
+    return st.one_of(*[_in_shape(_some_of(fields), st.sampled_from(SHAPES))] * 5, ANYTHING)
+
+
+def plainly(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Dictionaries with some of these fields."""
+    return _some_of(fields)
+
+
+def counting(*names: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects of any shape with some counts of these names, and further fields."""
+    return having(**dict.fromkeys(names, COUNTS), **fields)
+
+
+def _some_of(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def _in_shape(fields: st.SearchStrategy[dict[str, Any]], shapes: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(lambda found, shape: shape(found), fields, shapes)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import plain_readers as plain
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from shapes import SCALARS, SHAPES, Dict
+from shapes import SCALARS, SHAPES, Dict, Plain
 
 from tokenbudget_otel.instrumentation.changes import LEAST_THINKING, Changes, Path
 from tokenbudget_otel.instrumentation.facts import positive
@@ -68,11 +68,15 @@ def _possible(changes: Changes, fields: Mapping[str, Any], model: str) -> set[st
     return found
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES, FIELDS, st.sampled_from(("", "gpt-5")))
+@example(Changes(limits=(("config", "max"),)), {"config": Plain({"max": 5})}, "gpt-5")
+@example(Changes(limits=(("config", "max"),)), {"model": "models/gpt-5"}, "gpt-5")
 def test_what_can_be_changed(changes: Changes, fields: Mapping[str, Any], model: str) -> None:
     assert changes.possible(fields, "openai", model) == _possible(changes, fields, model)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES, FIELDS)
 def test_the_least_output(changes: Changes, fields: Mapping[str, Any]) -> None:
     thinks = any(positive(plain.get(fields, *path)) for path in changes.thinking)
