@@ -295,8 +295,13 @@ def _read(data: Any, body: Body, _provider: str) -> ResponseFacts:
 HINTS: Final = (b'"message', b'"error"', b'"server_tool_use"')
 
 
+_EVENTS: Final = {
+    free: StreamFormat(MARKS, HINTS, TEXT, functools.partial(MessageReader, code=not free)) for free in (False, True)
+}
+
+
 def _events(body: Body, _provider: str) -> StreamFormat:
-    return StreamFormat(MARKS, HINTS, TEXT, functools.partial(MessageReader, code=not code_is_free(body)))
+    return _EVENTS[code_is_free(body)]
 
 
 MESSAGES: Final = Endpoint(

@@ -96,6 +96,7 @@ class _Body:
     # Of streams that are looked at later. Nothing is called for a piece that need not be.
 
     def _put_down(self, pending: Pending) -> Iterator[bytes]:
+        """The pieces of a stream as they come."""
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
         self._iterator = iterator = iter(self._stream)
@@ -122,6 +123,9 @@ class _Body:
         end(watcher, "read")
 
     def _stripped(self, pending: Pending) -> Iterator[bytes]:
+        """The pieces of a stream without what our request for usage brought. :meth:`Pending.take` is what decides; two
+        cases that it has been seen to decide are done here: of one line that ends as those before it did, and of one
+        that has no word of usage but ``null``."""
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
         clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending

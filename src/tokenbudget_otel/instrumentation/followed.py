@@ -282,7 +282,8 @@ def _items(iterator: Any, watcher: ItemWatcher, *, whole: bool = True) -> Genera
     """
     held = iterator if inspect.isgenerator(iterator) else ()  # of other things nobody says that they can be in a set
     bodies.hold(held)
-    ask: Callable[[], Any] = functools.partial(next, iterator)
+    ask: Callable[[], Any]
+    ask = following = functools.partial(next, iterator)
     thrown: BaseException | None = None
     try:
         while True:
@@ -294,7 +295,7 @@ def _items(iterator: Any, watcher: ItemWatcher, *, whole: bool = True) -> Genera
                 return stop.value
             finally:
                 watcher.leave(token)
-            ask, thrown = functools.partial(next, iterator), None
+            ask, thrown = following, None
             seen = watcher.item(item)
             if watcher.growth is not None and watcher.outgrown(iterator) is not None:
                 if seen:

@@ -373,11 +373,21 @@ def _spoken(body: Body) -> ResponseFacts:
 
 
 def _chunks(body: Body, provider: str) -> StreamFormat:
-    reader = functools.partial(ChunkReader, provider, searches=searched(body, provider))
+    return _chunk_format(provider, searched(body, provider))
+
+
+@functools.lru_cache(maxsize=64)
+def _chunk_format(provider: str, searches: int) -> StreamFormat:
+    reader = functools.partial(ChunkReader, provider, searches=searches)
     return StreamFormat(CHUNK_MARKS, CHUNK_HINTS, CHUNK_TEXT, reader, CHUNK_VOID)
 
 
 def _events(_body: Body, provider: str) -> StreamFormat:
+    return _event_format(provider)
+
+
+@functools.lru_cache(maxsize=64)
+def _event_format(provider: str) -> StreamFormat:
     reader = functools.partial(ResponseEventReader, provider)
     return StreamFormat(RESPONSE_MARKS, RESPONSE_HINTS, RESPONSE_TEXT, reader)
 

@@ -148,8 +148,10 @@ class Pending:
         pieces, times = self.pieces[:count], self.times[:count]
         del self.pieces[:count], self.times[:count]
         self._room = ROOM
-        if self._scanner is not None:
-            self._arrived(times, self._scanner.feed_all(pieces))
+        if (scanner := self._scanner) is not None:
+            self._arrived(times, scanner.feed_all(pieces))
+            if self.strips:
+                scanner.carry = b""  # at most an empty line, and that has been shown
 
     def _arrived(self, times: list[float], made: list[tuple[int, int]]) -> None:
         """Note when chunks arrived, one at each of ``times`` but for the places in ``made``. Those that came together

@@ -187,8 +187,13 @@ class StreamWatcher:
         return self._reader.event(data)
 
     def chunk(self, data: bytes) -> bytes:
-        if self.pending is not None:
-            return self.pending.take(data, perf_counter())
+        pending = self.pending
+        if pending is not None:
+            if pending.strips:
+                return pending.take(data, perf_counter())
+            pending.times.append(perf_counter())
+            pending.pieces.append(data)
+            return data
         if self._lost:
             return data
         scanner = self._scanner
