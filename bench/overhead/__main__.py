@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, metavar="PATH", help="put the tables into this page")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.peers, options.interpreters, options.memory = 10, "none", 3, 0
+        options.rounds, options.peers, options.interpreters, options.memory = 6, "none", 3, 0
         options.workloads = ",".join(QUICK_WORKLOADS)
     found = json.loads(options.from_json.read_text()) if options.from_json else measured(options)
     bounds = lines(found)
