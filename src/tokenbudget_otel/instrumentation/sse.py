@@ -41,11 +41,11 @@ def chunks_in(data: bytes) -> int:
     2
     """
     count = data.count(b"\ndata:") + data.startswith(b"data:")
-    if data.endswith(_END):
+    if count and data.endswith(_END):  # it may stand behind the rest of another event, and count for nothing
         count -= 1
     if _PING in data:
         count -= data.count(_PING + b"\n") + data.count(_PING + b"\r")
-    return count
+    return count if count > 0 else 0  # what is damaged may have a name and no data
 
 
 class EventScanner:
