@@ -88,7 +88,8 @@ class Request:
 
     ``changes`` is what whoever sends it can still change: ``"model"``, ``"max_output_tokens"`` (to ``least_output`` at
     least). Where a budget has that done, ``model`` is the one that is really asked and ``asked_model`` the one the
-    program asked for.
+    program asked for. ``changing`` says both when a budget wants to know (:meth:`changes_now`), where it is too much to
+    find out for every call; the meter drops it when the request has been admitted or refused.
     ``api_key`` is no key, but what tells one from others (:func:`key_mark`).
     """
 
@@ -107,6 +108,14 @@ class Request:
     least_output: int = 1
     asked_model: str = ""
     id: str = field(default_factory=new_call_id)
+    changing: Callable[[], tuple[frozenset[str], int]] | None = None
+
+    def changes_now(self) -> frozenset[str]:
+        """What can be changed of the request. Whoever takes something away from it asks this before."""
+        if (changing := self.changing) is not None:
+            self.changing = None
+            self.changes, self.least_output = changing()
+        return self.changes
 
 
 @dataclass(slots=True)
@@ -174,8 +183,9 @@ class Meter:
         """:meth:`admit`, step by step. The change of the hold says what is to be changed of the request."""
         call = _call(request)
         if not self.enforcer.applies(call):
+            request.changing = None
             return Ticket(request, None)
-        revision = _Revision(self, request) if request.changes else None
+        revision = None if request.changing is None and not request.changes else _Revision(self, request)
         try:
             hold = yield from self.enforcer.admission(
                 call, self._estimate(request), revision=revision, call_id=request.id
@@ -183,6 +193,8 @@ class Meter:
         except BudgetExceeded:
             self.totals.refuse(request.provider, request.model, request.operation, request.tags)
             raise
+        finally:
+            request.changing = None  # it may refer to whoever holds the request
         if hold is not None and hold.change.model is not None:
             request.asked_model, request.model = request.model, hold.change.model
         return Ticket(request, hold)
@@ -204,15 +216,20 @@ class Meter:
         if plan is None:
             return None
         if not plan.sources and not active_budgets(call.context):
+            request.changing = None
             return Ticket(request, None)
         # Without what a budget would assume of a price that is not known: such a call is not admitted here.
         estimate = self._estimate_at(request, request.size(), request.model)
         try:
             hold = enforcer.admit_at_once(plan, call, estimate, request.id)
         except BudgetExceeded:
+            request.changing = None
             self.totals.refuse(request.provider, request.model, request.operation, request.tags)
             raise
-        return None if hold is None else Ticket(request, hold)
+        if hold is None:
+            return None
+        request.changing = None
+        return Ticket(request, hold)
 
     def growth(self, ticket: Ticket, usage: TokenUsage) -> Steps[None]:
         """Reserve what a call that is under way has come to so far, where that is more than it reserved.
@@ -475,7 +492,7 @@ class _Revision:
     @property
     def most_output(self) -> int | None:
         """The most output tokens of one answer, as asked or as the model can."""
-        if "max_output_tokens" not in self._request.changes:
+        if "max_output_tokens" not in self._request.changes_now():
             return None
         if self._change.max_output_tokens is not None:
             return self._change.max_output_tokens
@@ -489,12 +506,13 @@ class _Revision:
     @property
     def least_output(self) -> int:
         """The fewest output tokens that it can be limited to."""
+        self._request.changes_now()
         return self._request.least_output
 
     @property
     def model_changes(self) -> bool:
         """Whether whoever sends the request can ask another model."""
-        return "model" in self._request.changes
+        return "model" in self._request.changes_now()
 
     def estimate(self, change: Change) -> Estimate:
         """What the request comes to when it is changed so."""
