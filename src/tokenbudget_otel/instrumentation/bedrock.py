@@ -25,7 +25,7 @@ from tokenbudget_otel.instrumentation import bedrock_bodies, bedrock_content, be
 from tokenbudget_otel.instrumentation.bedrock_streams import BodyWatcher, follow_body
 from tokenbudget_otel.instrumentation.changes import THINKING, Changes, edited
 from tokenbudget_otel.instrumentation.content import Content
-from tokenbudget_otel.instrumentation.door import Door, never_raises
+from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, unsent
@@ -145,7 +145,6 @@ class BedrockDoor(Door):
 
     # --- one call --------------------------------------------------------------------------------------------------
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         reads = OPERATIONS.get(args[0] if args else kwargs["operation_name"])
         if reads is None or _service(client) != SERVICE:

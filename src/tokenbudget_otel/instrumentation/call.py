@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import context as context_api
-from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import BudgetExceeded
@@ -70,6 +69,9 @@ _TOKEN_ATTRIBUTES: Final = dict((
 
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+_SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+"""Where a context has its current span."""
 
 
 class Reader(Protocol):
@@ -143,17 +145,16 @@ class LlmCall:
         Raises:
             BudgetExceeded: when a budget refuses the call. A span that says so has been made and ended.
         """
-        if not self._begun_at_once():
+        if not self.begun_at_once():
             run(self._beginning(), self._meter.enforcer.way)
         return self
 
     async def begin_async(self) -> LlmCall:
         """:meth:`begin` on an event loop, which goes on while budgets are asked."""
-        if not self._begun_at_once():
-            await run_async(self._beginning(), self._meter.enforcer.way)
+        await run_async(self._beginning(), self._meter.enforcer.way)
         return self
 
-    def _begun_at_once(self) -> bool:
+    def begun_at_once(self) -> bool:
         """Begin where nothing has to be waited for, as with budgets in memory. Whether that could be done."""
         if self._admit:
             try:
@@ -195,61 +196,59 @@ class LlmCall:
     def _open_span(self, parent: Context) -> None:
         """Find or make the span. Without one (a sampler or processor of somebody's raised) the call is metered
         all the same."""
-        self.context, self.span, self._own = parent, INVALID_SPAN, False
         try:
-            self._make_span(parent)
+            request, telemetry = self.request, self._telemetry
+            maker = around_this_call(telemetry.sdk)
+            if _SPAN_KEY in parent:
+                adopted = span_of_this_call(parent, request.operation, request.asked_model or request.model, maker)
+                if adopted is not None:
+                    self.span = adopted
+                    maker = scope_of(adopted) or maker
+            self._maker = maker
+            if maker is not None:
+                # Its span may not be current, or may come later: the cost is put on it when it ends.
+                say_whose_span(maker)
+                carrier.attach(telemetry.tracer_provider)
+            elif not suppressed(parent):
+                operation, model = request.operation, request.model
+                # What samplers may ask for; the rest is set on spans that record.
+                start = {semconv.OPERATION_NAME: operation, semconv.PROVIDER_NAME: request.provider, **self._server}
+                if model:
+                    start[semconv.REQUEST_MODEL] = model
+                if telemetry.former_names:
+                    start[semconv.FORMER_NAMES[semconv.PROVIDER_NAME]] = request.provider
+                self.span = telemetry.tracer.start_span(
+                    f"{operation} {model}" if model else operation,
+                    parent,
+                    SpanKind.CLIENT,
+                    start,
+                    start_time=self._wall_start,
+                )
+                self._own = True
+            recording = self.span.is_recording()
+            if metered_calls.listened_to():
+                self._remembered = metered_calls.remember(
+                    request.id,
+                    {name for name in (request.model, request.asked_model) if name},
+                    self._wall_start,
+                    maker=maker,
+                    shown=recording,
+                    so_far=self._so_far,
+                )
+            # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
+            # call is metered here.
+            inside = {**parent, METERED_KEY: request.id}
+            if self._own:
+                inside[_SPAN_KEY] = self.span
+            self.context = Context(inside)
+            if recording:
+                # On a span of others the id at once: whoever made it may end it before we know the usage.
+                known = self._asked() if self._own else {semconv.CALL_ID: request.id}
+                for name, value in request.tags.items():
+                    known[semconv.TAG_PREFIX + name] = value
+                set_clean(self.span, known)
         except Exception as error:
             log_once("start a span", error)
-
-    def _make_span(self, parent: Context) -> None:
-        request, telemetry = self.request, self._telemetry
-        context = parent
-        maker = around_this_call(telemetry.sdk)
-        adopted = span_of_this_call(parent, request.operation, request.asked_model or request.model, maker)
-        if adopted is not None:
-            self.span = adopted
-            maker = scope_of(adopted) or maker
-        self._maker = maker
-        if maker is not None:
-            # Its span may not be current, or may come later: the cost is put on it when it ends.
-            say_whose_span(maker)
-            carrier.attach(telemetry.tracer_provider)
-        elif not suppressed(parent):
-            operation, model = request.operation, request.model
-            # What samplers may ask for; the rest is set on spans that record.
-            start = {semconv.OPERATION_NAME: operation, semconv.PROVIDER_NAME: request.provider, **self._server}
-            if model:
-                start[semconv.REQUEST_MODEL] = model
-            if telemetry.former_names:
-                start[semconv.FORMER_NAMES[semconv.PROVIDER_NAME]] = request.provider
-            self.span = telemetry.tracer.start_span(
-                f"{operation} {model}" if model else operation,
-                parent,
-                SpanKind.CLIENT,
-                start,
-                start_time=self._wall_start,
-            )
-            self._own = True
-            context = trace.set_span_in_context(self.span, parent)
-        recording = self.span.is_recording()
-        if metered_calls.listened_to():
-            self._remembered = metered_calls.remember(
-                request.id,
-                {name for name in (request.model, request.asked_model) if name},
-                self._wall_start,
-                maker=maker,
-                shown=recording,
-                so_far=self._so_far,
-            )
-        # Whoever makes another span inside this call (the SDK itself, where ours is suppressed) is told that the
-        # call is metered here.
-        self.context = context_api.set_value(METERED_KEY, request.id, context)
-        if recording:
-            # On a span of others the id at once: whoever made it may end it before we know the usage.
-            known = self._asked() if self._own else {semconv.CALL_ID: request.id}
-            for name, value in request.tags.items():
-                known[semconv.TAG_PREFIX + name] = value
-            set_clean(self.span, known)
 
     def _asked(self) -> dict[str, Any]:
         """The span attributes of the request, beside those that every span begins with."""

@@ -30,7 +30,7 @@ from tokenbudget_otel.instrumentation.changes import Changes, edited
 from tokenbudget_otel.instrumentation.cohere_content import CHAT, CHAT_V1, GENERATED
 from tokenbudget_otel.instrumentation.cohere_streams import EVENTS, LINES, as_events
 from tokenbudget_otel.instrumentation.cohere_usage import read_chat, read_heard, read_meta
-from tokenbudget_otel.instrumentation.door import Door, never_raises
+from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import get, positive
 from tokenbudget_otel.instrumentation.hosts import provider_of
@@ -282,7 +282,6 @@ class CohereDoor(HttpDoor):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         if part_of_another(None):
             return None  # another attempt at the same request

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from opentelemetry.context import get_current
+
 from tokenbudget_otel.budgets import BudgetExceeded
+from tokenbudget_otel.budgets.remedies import UNCHANGED
 from tokenbudget_otel.instrumentation import deferred, followed
 from tokenbudget_otel.instrumentation.beneath import Holder, held_by_peers, holder_of
-from tokenbudget_otel.instrumentation.call import LlmCall, open_request
+from tokenbudget_otel.instrumentation.call import LlmCall
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
-from tokenbudget_otel.instrumentation.facts import ResponseFacts, text
+from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
 from tokenbudget_otel.instrumentation.recording import Recording
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
-from tokenbudget_otel.meter import Meter
+from tokenbudget_otel.meter import Meter, Request
+from tokenbudget_otel.tags import current_tags
 
 
 class Door:
@@ -51,12 +56,14 @@ class Door:
     # --- what a subclass provides ------------------------------------------------------------------------------
 
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
-        """Recognise a request, or ``None`` where it is not metered. Subclasses see that no error comes out
-        (:func:`never_raises`)."""
+        """Recognise a request, or ``None`` where it is not metered. What it raises is ours, and logged."""
         raise NotImplementedError
 
     def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The call has been admitted, and its span is open; the SDK is next."""
+        hold = opened.call.ticket.hold
+        if hold is None or hold.change is UNCHANGED:
+            return
         try:
             if opened.revise():
                 opened.sent = self.revised(opened, client, args, kwargs)
@@ -262,26 +269,33 @@ class Door:
         Raises:
             BudgetExceeded: when a budget refuses it; nothing else.
         """
-        opened = self.open(client, args, kwargs) if self._open else None
-        if opened is not None:
-            try:
+        if not self._open:
+            return None
+        opened: Opened | None = None
+        try:
+            opened = self.open(client, args, kwargs)
+            if opened is not None:
                 opened.call.begin()
                 self.begun(opened, client, args, kwargs)
-            except Exception as error:
-                _refused_or_logged(error)
-                return None
+        except Exception as error:
+            _refused_or_logged(error, opened)
+            return None
         return opened
 
     async def let_in_async(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         """:meth:`let_in` on an event loop, which goes on while budgets are asked."""
-        opened = self.open(client, args, kwargs) if self._open else None
-        if opened is not None:
-            try:
-                await opened.call.begin_async()
+        if not self._open:
+            return None
+        opened: Opened | None = None
+        try:
+            opened = self.open(client, args, kwargs)
+            if opened is not None:
+                if not opened.call.begun_at_once():
+                    await opened.call.begin_async()
                 self.begun(opened, client, args, kwargs)
-            except Exception as error:
-                _refused_or_logged(error)
-                return None
+        except Exception as error:
+            _refused_or_logged(error, opened)
+            return None
         return opened
 
     def admit(
@@ -296,6 +310,7 @@ class Door:
         key: Any = None,
         covers: bool = False,
         fields: Body | None = None,
+        changing: Callable[[], tuple[frozenset[str], int]] | None = None,
     ) -> Opened:
         """A call whose request has been read, to be admitted before it is sent (``opened.call.begin()``).
 
@@ -304,16 +319,26 @@ class Door:
             tier: the service tier that is asked for.
             options: what else the request consists of; given to ``endpoint.size``.
             key, covers, fields: see :class:`Opened`.
+            changing: says what can be changed of the request, if that is asked (:attr:`Request.changing`); it is found
+                out at once otherwise.
         """
-        request = open_request(
+        if model is None:
+            asked = body.get("model")
+            model = asked if isinstance(asked, str) else ""
+        context = get_current()
+        request = Request(
             peer.provider,
-            (text(body.get("model")) or "") if model is None else model,
+            model,
             endpoint.operation,
             functools.partial(endpoint.size, body, options),
             tier=tier,
+            free=peer.free,
+            at=time.time(),
+            tags=current_tags(context),
+            context=context,
+            api_key=peer.api_key,
+            changing=changing,
         )
-        request.free = peer.free
-        request.api_key = peer.api_key
         call = LlmCall(
             self.telemetry,
             self.meter,
@@ -324,10 +349,10 @@ class Door:
             quiet=endpoint.quiet,
         )
         capture = self.telemetry.capture
-        if endpoint.content is not None and (capture or capture.emits):
+        if endpoint.content is not None and (capture.span or capture.event or capture.emits):
             call.recording = Recording(capture, endpoint.content, body, self.telemetry.logger)
         opened = Opened(call, endpoint, body, peer, options, key=key, covers=covers, fields=fields)
-        if (changes := endpoint.changes) is not None:
+        if changing is None and (changes := endpoint.changes) is not None:
             request.changes = changes.possible(opened.fields, peer.provider, request.model)
             request.least_output = changes.least_output(opened.fields)
         return opened
@@ -376,7 +401,7 @@ class Door:
 
     def finish(self, opened: Opened, outcome: str, facts: ResponseFacts, error: BaseException | None = None) -> None:
         """End a call whose response has been read, as far as it came."""
-        if facts.unfinished:
+        if facts.background and facts.unfinished:
             opened.call.finish("background", facts, keep_ticket=True)
         else:
             opened.call.finish(
@@ -391,22 +416,8 @@ class Door:
             log_once("end a call", error)
 
 
-def _refused_or_logged(error: Exception) -> None:
+def _refused_or_logged(error: Exception, opened: Opened | None) -> None:
     """A refusal is the program's to know; any other error is ours, and the call goes on without us."""
-    if isinstance(error, BudgetExceeded):
+    if opened is not None and isinstance(error, BudgetExceeded):
         raise error
-    log_once("admit a call", error)
-
-
-def never_raises(read: Callable[..., Opened | None]) -> Callable[..., Opened | None]:
-    """A method ``open`` of a door, out of which nothing comes: its errors are ours, and logged."""
-
-    @functools.wraps(read)
-    def open_(*args: Any, **kwargs: Any) -> Opened | None:
-        try:
-            return read(*args, **kwargs)
-        except Exception as error:
-            log_once("read a request", error)
-            return None
-
-    return open_
+    log_once("read a request" if opened is None else "admit a call", error)

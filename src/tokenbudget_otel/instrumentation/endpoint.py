@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenbudget_otel import semconv
-from tokenbudget_otel.budgets.remedies import UNCHANGED
 from tokenbudget_otel.instrumentation.call import LlmCall
 from tokenbudget_otel.instrumentation.changes import Changes, Path, edited
 from tokenbudget_otel.instrumentation.content import Content
@@ -131,11 +130,11 @@ class Opened:
 
     def revise(self) -> bool:
         """After the call was admitted: find what a budget had changed of its request. Whether it did."""
-        hold = self.call.ticket.hold
-        if hold is None or hold.change is UNCHANGED:
+        request, hold, changes = self.call.request, self.call.ticket.hold, self.endpoint.changes
+        if hold is None or changes is None:
             return False
-        request, change, changes = self.call.request, hold.change, self.endpoint.changes
-        if changes is None or (change.model is None and change.max_output_tokens is None):
+        change = hold.change
+        if change.model is None and change.max_output_tokens is None:
             return False
         provider, asked = self.peer.provider, request.asked_model or request.model
         self.edits = changes.edits(self.fields, change, provider, asked)

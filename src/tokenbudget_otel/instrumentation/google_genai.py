@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import followed
 from tokenbudget_otel.instrumentation.changes import Changes, edited
-from tokenbudget_otel.instrumentation.door import Door, never_raises
+from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
@@ -137,7 +137,6 @@ class GoogleGenAIDoor(Door):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         asked = _asked(args, kwargs)
         request = asked.get("request_dict")

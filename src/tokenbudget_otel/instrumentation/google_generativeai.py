@@ -24,7 +24,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.content import Content
 from tokenbudget_otel.instrumentation.content_parts import Messages
-from tokenbudget_otel.instrumentation.door import Door, never_raises
+from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.google_content import CONTENTS
@@ -183,7 +183,6 @@ class _OneMethod(Door):
         self._parent = parent
         self._endpoint = endpoint
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         request = kwargs.get("request", args[0] if args else None)
         if not self._parent.is_open or request is None or part_of_another(request):

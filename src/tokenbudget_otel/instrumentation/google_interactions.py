@@ -17,7 +17,6 @@ import wrapt
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation.changes import Changes
-from tokenbudget_otel.instrumentation.door import never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, text
 from tokenbudget_otel.instrumentation.google_content import FETCHED, INTERACTION
@@ -101,7 +100,6 @@ class InteractionsDoor(RequestDoor):
                 if hasattr(type(interactions), name):
                     self.hook_client(interactions, name, is_async=is_async)
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         request = kwargs["request"] if "request" in kwargs else args[1]
         if part_of_another(request):

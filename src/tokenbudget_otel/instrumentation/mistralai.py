@@ -26,7 +26,7 @@ from tokenbudget_otel.instrumentation import mistralai_streams
 from tokenbudget_otel.instrumentation import openai_content as content
 from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.changes import Changes
-from tokenbudget_otel.instrumentation.door import Door, never_raises
+from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, positive, text
 from tokenbudget_otel.instrumentation.guard import log_once
@@ -360,7 +360,6 @@ class MistralDoor(RequestDoor):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         request = kwargs["request"] if "request" in kwargs else args[1]
         if part_of_another(request):

@@ -41,7 +41,7 @@ from tokenbudget_otel import semconv
 from tokenbudget_otel.instrumentation import bodies, followed
 from tokenbudget_otel.instrumentation.changes import Changes
 from tokenbudget_otel.instrumentation.content import Content
-from tokenbudget_otel.instrumentation.door import Door, never_raises
+from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get, positive, text
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS, status_of, unsent
@@ -610,7 +610,6 @@ class OneMethod(Door):
         """Whether the door still meters."""
         return self._parent.is_open
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
         parent = self._parent
         if not parent.is_open or part_of_another(parent.declared):

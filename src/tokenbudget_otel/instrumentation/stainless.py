@@ -16,13 +16,12 @@ from typing import Any, ClassVar
 
 from tokenbudget_otel.instrumentation.attempts import note_attempt
 from tokenbudget_otel.instrumentation.changes import Path, edited
-from tokenbudget_otel.instrumentation.door import never_raises
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer, mark_of
 from tokenbudget_otel.instrumentation.facts import text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
-from tokenbudget_otel.instrumentation.nesting import part_of_another
+from tokenbudget_otel.instrumentation.nesting import part_of_another, under_way
 
 
 class StainlessDoor(HttpDoor):
@@ -95,25 +94,34 @@ class StainlessDoor(HttpDoor):
 
     # --- one call ----------------------------------------------------------------------------------------------
 
-    @never_raises
     def open(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Opened | None:
-        options = _options(args, kwargs)
-        if part_of_another(options):
+        options = kwargs["options"] if "options" in kwargs else args[1]
+        if under_way.get() is not None and part_of_another(options):
             return None
         endpoint = self.endpoint(options.method, options.url)
         if endpoint is None:
             return None
         body = _body(options)
-        opened = self.admit(self.peer(client), endpoint, body, options, tier=self.tier(body))
-        if not isinstance(options.json_data, Mapping):
-            opened.call.request.changes = frozenset()
-        elif self.model_in_url(client, options.url):
-            opened.call.request.changes -= {"model"}
+        peer = self.peer(client)
+        changing = functools.partial(self._changeable, client, options, body, endpoint, peer.provider)
+        opened = self.admit(peer, endpoint, body, options, tier=self.tier(body), changing=changing)
         if callable(parser := getattr(options, "post_parser", None)):
             # A helper's parser may raise on an answer that has been billed: keep what it was given.
             parse = functools.partial(_parse, opened, parser)
             opened.options = opened.plain_options = changed_options(options, post_parser=parse)
         return opened
+
+    def _changeable(
+        self, client: Any, options: Any, body: Body, endpoint: Endpoint, provider: str
+    ) -> tuple[frozenset[str], int]:
+        """What can be changed of a request, and the least output that it can be limited to."""
+        changes = endpoint.changes
+        if changes is None or not isinstance(options.json_data, Mapping):
+            return frozenset(), 1
+        possible = changes.possible(body, provider, text(body.get("model")) or "")
+        if "model" in possible and self.model_in_url(client, options.url):
+            possible -= {"model"}
+        return possible, changes.least_output(body)
 
     def begun(self, opened: Opened, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Change the request where a budget had it changed, and where metering needs it."""
@@ -137,10 +145,6 @@ class StainlessDoor(HttpDoor):
         if "options" in kwargs:
             return original(client, *args, **{**kwargs, "options": opened.options})
         return original(client, args[0], opened.options, *args[2:], **kwargs)
-
-
-def _options(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    return kwargs["options"] if "options" in kwargs else args[1]
 
 
 def _parse(opened: Opened, parser: Callable[[Any], Any], answer: Any) -> Any:
@@ -184,8 +188,10 @@ def key_of(client: Any) -> str:
 
 def _body(options: Any) -> Body:
     """The JSON body as it will be sent: extra fields given with ``extra_body`` win, as in the SDK."""
-    body = options.json_data
+    body: Any = options.json_data
     extra = getattr(options, "extra_json", None)
+    if type(body) is dict and extra is None:
+        return body
     if not isinstance(body, Mapping):
         body = {}
     return {**body, **extra} if isinstance(extra, Mapping) else body

@@ -35,16 +35,12 @@ SILENCE: Final = (context_api._SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumen
 _CONTEXT_KEYS: Final = (SUPPRESS_LANGUAGE_MODEL, *OFFICIAL_KEYS)
 
 _ANY_KEY: Final = frozenset((*SILENCE, *_CONTEXT_KEYS))
-
-
-def unasked(ctx: Context) -> bool:
-    """Whether nobody asks for anything in this context: most have none of the keys."""
-    return _ANY_KEY.isdisjoint(ctx)
+"""Most contexts have none of them."""
 
 
 def suppressed(ctx: Context) -> bool:
     """Whether no span is to be made. Metering and budgets go on all the same."""
-    if not unasked(ctx) and (not _enabled_in(ctx) or any(ctx.get(key) for key in _CONTEXT_KEYS)):
+    if not _ANY_KEY.isdisjoint(ctx) and (not _enabled_in(ctx) or any(ctx.get(key) for key in _CONTEXT_KEYS)):
         return True
     # A context variable of a module that is only there if OpenLIT is; never imported by us.
     module = sys.modules.get(OPENLIT_CONTEXT_VARIABLE[0])
