@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.context import Context, get_current
 from opentelemetry.metrics import Counter, Histogram, NoOpCounter, NoOpHistogram
-from opentelemetry.trace import INVALID_SPAN, TraceFlags, get_current_span
+from opentelemetry.trace import INVALID_SPAN, Span, TraceFlags, get_current_span
 
 if TYPE_CHECKING:
     from tokenbudget_otel.instrumentation.bound_series import Stream
@@ -137,12 +137,14 @@ class Ground:
             and (self._config is None or self._config.is_enabled is self._enabled)
         )
 
-    def moment(self, context: Context | None) -> Moment | None:
-        """When and where something is measured, if that may become an exemplar."""
+    def moment(self, context: Context | None, span: Span | None = None) -> Moment | None:
+        """When and where something is measured, if that may become an exemplar. ``span`` is that of the context, where
+        it is at hand."""
         samples = self._samples
         if samples is False:
             return None
-        span = get_current_span(context)
+        if span is None:
+            span = get_current_span(context)
         if span == INVALID_SPAN:
             return None if samples is None else (time_ns(), context or get_current(), None)
         where = span.get_span_context()

@@ -484,6 +484,7 @@ class LlmCall:
             gaps=() if self._gaps is None else self._gaps.tolist(),
             error_type=error_type,
             recorded=NONE if self._own else recorded_elsewhere(self.span, self.context, self._maker),
+            span=self.span if self._own else None,
         )
 
 

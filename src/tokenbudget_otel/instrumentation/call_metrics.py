@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter
+from opentelemetry.trace import Span
 
 from tokenbudget_otel import semconv
 from tokenbudget_otel.budgets import BudgetExceeded
@@ -150,6 +151,7 @@ class CallMetrics:
         gaps: Sequence[float] = (),
         error_type: str | None = None,
         recorded: frozenset[str] | None = emitters.NONE,
+        span: Span | None = None,
     ) -> None:
         """Add a call that has ended.
 
@@ -162,6 +164,7 @@ class CallMetrics:
             gaps: seconds between its chunks, from the second on.
             error_type: what went wrong, if something did.
             recorded: what somebody else records of the standard metrics; ``None`` where nobody is to record any.
+            span: the span of the context, where it is at hand.
         """
         place = self._place
         if not place.ground.holds(self._cost):
@@ -190,7 +193,7 @@ class CallMetrics:
                     attributes[semconv.RESPONSE_MODEL] = _answered(response_model)
                 self._add_tags(attributes, tags)
                 alike = _kept(place.alike, key, _Alike(place.ground, attributes, estimated, error_type))
-            moment = place.ground.moment(context)
+            moment = place.ground.moment(context, span)
             self._record_own(alike, charge, state, context, moment)
             if recorded is None:
                 return
