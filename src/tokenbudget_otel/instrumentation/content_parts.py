@@ -153,7 +153,8 @@ def _part(part: Any) -> Messages:
         words = get(part, "source", "data")
     if isinstance(words, str):
         return [{"type": "text", "content": words}] if words or kind in _TEXTS else []
-    return [media(kind, part)]
+    # What is called a text and has none, in a damaged body, is nothing that was said.
+    return [] if kind in _TEXTS else [media(kind, part)]
 
 
 def server_call(call_id: Any, name: Any, call: Mapping[str, Any]) -> dict[str, Any]:

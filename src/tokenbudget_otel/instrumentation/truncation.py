@@ -105,7 +105,8 @@ def _without_middle(items: Items, limit: int) -> Items:
         parts = _without_middle(items[0]["parts"], limit - size_of([bare]))
         return [{**bare, "parts": parts}] if parts else []
     sizes = [size_of(item) + 1 for item in items]  # and a comma
-    room = limit - 2 - size_of(_omission(items, sum(sizes))) - 1
+    # Which of them is the first to be left out, and so what stands for them, is known in the end.
+    room = limit - 2 - max(size_of(_omission(item, len(items), sum(sizes))) for item in items) - 1
     if room < 0:
         return []
     first, last = 0, len(items)
@@ -117,8 +118,8 @@ def _without_middle(items: Items, limit: int) -> Items:
             first += 1
         else:
             last -= 1
-    missing = items[first:last]
-    return [*items[:first], _omission(missing, sum(sizes[first:last])), *items[last:]]
+    missing = _omission(items[first], last - first, sum(sizes[first:last]))
+    return [*items[:first], missing, *items[last:]]
 
 
 def _turns(count: int) -> Iterable[int]:
@@ -131,11 +132,10 @@ def _turns(count: int) -> Iterable[int]:
         first, last = first + 1, last - 1
 
 
-def _omission(missing: Items, size: int) -> dict[str, Any]:
-    """What stands in the place of items that are left out, and is one of their kind."""
-    sample = missing[0]
+def _omission(sample: dict[str, Any], count: int, size: int) -> dict[str, Any]:
+    """What stands in the place of items that are left out, and is one of their kind: of that of the first."""
     kind = "messages" if "parts" in sample else "parts" if "content" in sample or "id" in sample else "definitions"
-    said = {"type": "truncated", "content": f"[{len(missing)} {kind}, {size} bytes left out]"}
+    said = {"type": "truncated", "content": f"[{count} {kind}, {size} bytes left out]"}
     if "parts" not in sample:
         return said if kind == "parts" else {"type": "truncated", "name": said["content"]}
     ended = {"finish_reason": sample["finish_reason"]} if "finish_reason" in sample else {}
