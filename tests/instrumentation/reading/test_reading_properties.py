@@ -4,18 +4,22 @@ of damaged mixtures of them."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import plain_readers as plain
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from openai import BaseModel
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 from shapes import ANYTHING, SCALARS, SHAPES, Dict, WithProperty, counting, having, plainly, values
 
 from tokenbudget_otel.instrumentation import anthropic, facts, openai, openai_usage, sizing
 from tokenbudget_otel.instrumentation import fields as fields_module
+from tokenbudget_otel.instrumentation.http_door import http_response
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -173,10 +177,26 @@ def test_a_property_is_read_where_a_class_has_one() -> None:
 def test_classes_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fields_module, "MAX_CLASSES", 5)
     fields_module.ways.clear()
+    fields_module.plain_models.clear()
     for number in range(20):
         made = type(f"Made{number}", (), {"id": number})()
-        assert facts.get(made, "id") == number
+        model = type(f"Model{number}", (BaseModel,), {}).construct(None, id=number)
+        assert facts.get(made, "id") == facts.get(model, "id") == facts.fields(model).get("id") == number
         assert len(fields_module.ways) <= 5
+        assert fields_module.plain_models <= fields_module.ways.keys()
+
+
+def test_a_model_is_no_http_response_and_holds_none() -> None:
+    """Whatever the server put into the JSON; what the SDK keeps beside it is found."""
+    seen = {"is_stream_consumed": True, "headers": {}}
+    answer = ChatCompletion.construct(None, **CHAT, response=seen)
+    assert facts.fields(answer).get("id") == "chatcmpl-1"
+    assert http_response(answer) is None
+    response = httpx2.Response(200)
+    assert http_response(response) is response
+    assert http_response(SimpleNamespace(http_response=response)) is response
+    assert http_response(SimpleNamespace(response=response)) is response
+    assert http_response(None) is None
 
 
 # --- answers -----------------------------------------------------------------------------------------------------
