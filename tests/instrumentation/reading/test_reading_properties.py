@@ -19,6 +19,7 @@ from shapes import ANYTHING, SCALARS, SHAPES, Dict, WithProperty, counting, havi
 
 from tokenbudget_otel.instrumentation import anthropic, facts, openai, openai_usage, sizing
 from tokenbudget_otel.instrumentation import fields as fields_module
+from tokenbudget_otel.instrumentation.facts import positive
 from tokenbudget_otel.instrumentation.http_door import http_response
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -261,7 +262,40 @@ def test_attributes_of_requests_to_anthropic(body: dict[str, Any]) -> None:
 @unhurried
 @given(st.lists(values(SIZE_NAMES), max_size=3))
 def test_the_size_of_requests(parts: list[Any]) -> None:
-    assert sizing.measure(*parts) == plain.measure(*parts)
+    extent = plain.measure(*parts)
+    assert sizing.measure(*parts) == extent
+    for media in (openai.MEDIA, sizing.MediaTokens((1, 2), (3, 4))):
+        told = (extent.likely(media), extent.bound(media), not (extent.images or extent.others), extent.unseen)
+        assert sizing.input_tokens(media, *parts) == told
+
+
+@unhurried
+@given(BODIES, MODELS)
+@example({"max_tokens": 5, "max_completion_tokens": True}, "gpt-5")
+@example({"max_tokens": 5, "max_completion_tokens": -1}, "gpt-5")
+@example({"max_tokens": 5, "max_completion_tokens": 7, "n": 3, "audio": {"voice": "alloy"}}, "gpt-5")
+def test_what_a_chat_may_write(body: dict[str, Any], model: Any) -> None:
+    body = {**body, "model": model}
+    size = openai._chat_size(body, None)
+    assert size.max_output_tokens == (positive(body.get("max_completion_tokens")) or positive(body.get("max_tokens")))
+    assert size.choices == (positive(body.get("n")) or 1)
+    assert (size.extra is not None) == bool(plain.searched(body, "openai"))
+    assert (size.input_tokens, size.input_bound, size.text_only) == _chat_input(body)
+
+
+def _chat_input(body: dict[str, Any]) -> tuple[int, int | None, bool]:
+    extent = plain.measure(*map(body.get, ("messages", "tools", "functions", "response_format")))
+    text_only = not (extent.images or extent.others or body.get("audio"))
+    return extent.likely(openai.MEDIA), extent.bound(openai.MEDIA), text_only
+
+
+@unhurried
+@given(BODIES)
+def test_the_tier_that_anthropic_is_asked_for(body: dict[str, Any]) -> None:
+    door = object.__new__(anthropic.AnthropicDoor)
+    for asked in (body, {**body, "speed": "fast"}, {**body, "speed": "standard"}):
+        fast = asked.get("speed") == "fast"
+        assert door.tier(asked) == ("fast" if fast else facts.text(asked.get("service_tier")))
 
 
 @unhurried
