@@ -23,10 +23,10 @@ from tokenbudget_otel.instrumentation.changes import THINKING, Changes
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, text
-from tokenbudget_otel.instrumentation.fields import Fields
+from tokenbudget_otel.instrumentation.fields import NOTHING, Fields, plain_models
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
 from tokenbudget_otel.instrumentation.known_peers import KnownPeers
-from tokenbudget_otel.instrumentation.sizing import MediaTokens, longest_cache_ttl, measure
+from tokenbudget_otel.instrumentation.sizing import MediaTokens, input_tokens, longest_cache_ttl
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -93,9 +93,10 @@ _COUNTS: Final = (
 def message_usage(usage: Any) -> TokenUsage | None:
     """Usage of a message. ``input_tokens`` of the API leaves out what was read from and written to the cache,
     so the whole input is their sum; what compaction used is reported apart and added."""
-    if usage is None:
-        return None
-    told = fields(usage)
+    return None if usage is None else _used(fields(usage))
+
+
+def _used(told: Fields) -> TokenUsage:
     counts = _counts(told)
     iterations = told.get("iterations")
     for iteration in iterations if isinstance(iterations, list) else ():
@@ -110,27 +111,25 @@ def message_usage(usage: Any) -> TokenUsage | None:
 def _counts(told: Fields) -> dict[str, Any]:
     fresh, read = told.get("input_tokens"), told.get("cache_read_input_tokens")
     written = told.get("cache_creation_input_tokens")
+    whole = None
+    if isinstance(fresh, int):
+        whole = 0
+        for part in (fresh, read, written):
+            if isinstance(part, int) and part >= 0:
+                whole += part
     counts: dict[str, Any] = {
-        "input_tokens": _whole_input(fresh, read, written) if isinstance(fresh, int) else None,
+        "input_tokens": whole,
         "output_tokens": told.get("output_tokens"),
         "cache_read_tokens": read,
         "cache_write_tokens": written,
     }
-    for part, named in _COUNTS:
-        if (source := told.get(part)) is not None:
+    for name, named in _COUNTS:
+        if (source := told.get(name)) is not None:
             within = fields(source)
             for name, count in named:
                 if (value := within.get(name)) is not None:
                     counts[count] = value
     return counts
-
-
-def _whole_input(*parts: Any) -> int:
-    whole = 0
-    for part in parts:
-        if isinstance(part, int) and part >= 0:
-            whole += part
-    return whole
 
 
 def _tier(usage: Any) -> str | None:
@@ -220,25 +219,25 @@ class MessageReader:
 
 def _size(body: Body, _options: Any) -> Size:
     asked, tools = body.get, body.get("tools")
-    extent = measure(asked("system"), asked("messages"), tools, asked("output_config"), asked("output_format"))
+    system, messages, marked = asked("system"), asked("messages"), asked("cache_control")
+    likely, bound, _, hidden = input_tokens(
+        MEDIA, system, messages, tools, asked("output_config"), asked("output_format")
+    )
     uses = [get(tool, "max_uses") for tool in tools if str(get(tool, "type")).startswith("web_")] if tools else ()
     # What server-side tools find is read by the model too, and cannot be seen beforehand.
     unseen = bool(uses) or bool(asked("mcp_servers")) or bool(asked("container"))
     searches = sum(use if isinstance(use, int) else UNCAPPED_SEARCHES for use in uses) if uses else 0
     most = asked("max_tokens")
     return Size(
-        extent.likely(MEDIA),
-        None if unseen else extent.bound(MEDIA),
+        likely,
+        None if unseen else bound,
         most if isinstance(most, int) and most > 0 else None,
         extra=TokenUsage(web_searches=searches) if searches else None,
-        cache_write_ttl=None if extent.unseen else _cache_ttl(body),
+        cache_write_ttl=None
+        if hidden
+        else longest_cache_ttl(None if marked is None else {"cache_control": marked}, system, messages, tools),
         text_only=True,  # images are billed as any other input
     )
-
-
-def _cache_ttl(body: Body) -> str:
-    whole = {"cache_control": marked} if (marked := body.get("cache_control")) is not None else None
-    return longest_cache_ttl(whole, body.get("system"), body.get("messages"), body.get("tools"))
 
 
 _NUMBERS: Final = (
@@ -273,23 +272,36 @@ def _attributes(body: Body) -> Mapping[str, Any]:
 
 
 def _read(data: Any, body: Body, _provider: str) -> ResponseFacts:
-    said = fields(data)
-    reason, usage, blocks = text(said.get("stop_reason")), said.get("usage"), said.get("content")
-    used = message_usage(usage)
-    if used is not None and isinstance(blocks, list) and (runs := sum(map(runs_code, blocks))):
+    # The texts as `text` has them, without the calls.
+    said = fields(data).get
+    reason, usage, blocks = said("stop_reason"), said("usage"), said("content")
+    told = NOTHING if usage is None else fields(usage)
+    used = None if usage is None else _used(told)
+    if used is not None and isinstance(blocks, list) and (runs := _runs(blocks)):
         used = with_code(used, 0 if code_is_free(body) else runs)
-    told = fields(usage)
-    tier, attributes = text(told.get("service_tier")), {}
-    if tier is not None:
+    answer, model, tier, attributes = said("id"), said("model"), told.get("service_tier"), {}
+    if isinstance(tier, str) and tier:
         attributes[semconv.ANTHROPIC_RESPONSE_SERVICE_TIER] = tier
+    else:
+        tier = None
     return ResponseFacts(
-        text(said.get("id")),
-        text(said.get("model")),
-        (FINISH_REASONS.get(reason, reason),) if reason else (),
+        answer if isinstance(answer, str) and answer else None,
+        model if isinstance(model, str) and model else None,
+        (FINISH_REASONS.get(reason, reason),) if isinstance(reason, str) and reason else (),
         used,
-        tier="fast" if told.get("speed") == "fast" else tier,
+        False,
+        "fast" if told.get("speed") == "fast" else tier,
         attributes=attributes,
     )
+
+
+def _runs(blocks: list[Any]) -> int:
+    runs = 0
+    for block in blocks:
+        kind = block.__dict__.get("type") if type(block) in plain_models else None
+        if kind is None or kind == "server_tool_use":  # mostly it is a text
+            runs += runs_code(block)
+    return runs
 
 
 HINTS: Final = (b'"message', b'"error"', b'"server_tool_use"')
@@ -344,7 +356,7 @@ class AnthropicDoor(StainlessDoor):
             self._batches.finish(opened, outcome, facts, error)
 
     def tier(self, body: Body) -> str | None:
-        return _tier(body)
+        return "fast" if body.get("speed") == "fast" else text(body.get("service_tier"))
 
     def prepare(self, opened: Opened, client: Any, *, stream: bool) -> None:
         # The SDK makes a span of its own for a request that has a name for it. Ours takes its place, or that of

@@ -46,7 +46,11 @@ class Changes:
         >>> Changes(limits=(("config", "max"),)).possible({"config": object()}, "openai", "gpt-5")
         frozenset()
         """
-        asked = None if (path := self.model) is None else _at(fields, path)
+        path = self.model
+        if path is None:
+            asked = None
+        else:
+            asked = fields.get(path[0]) if len(path) == 1 and type(fields) is dict else _at(fields, path)
         renamed = bool(model) and isinstance(asked, str) and asked.endswith(model)
         limits = self._limits(fields, provider, model)
         limited = bool(limits)
@@ -57,8 +61,11 @@ class Changes:
 
     def least_output(self, fields: Fields) -> int:
         """The lowest limit on its output that this request can have."""
+        plain = type(fields) is dict
         for path in self.thinking:
-            if (value := _at(fields, path)) is not None and positive(value):
+            if plain and fields.get(path[0]) is None:
+                continue  # mostly nothing is there
+            if positive(_at(fields, path)):
                 return LEAST_THINKING + 1
         return 1
 
@@ -82,8 +89,13 @@ class Changes:
 
     def _limits(self, fields: Fields, provider: str, model: str) -> tuple[Path, ...]:
         found: tuple[Path, ...] = ()
+        plain = type(fields) is dict
         for path in self.limits:
-            if (value := _at(fields, path)) is not None and positive(value):
+            if plain and (value := fields.get(path[0])) is None:
+                continue  # mostly nothing is there
+            if not plain or len(path) > 1:
+                value = _at(fields, path)
+            if (type(value) is int and value > 0) or positive(value):
                 found += (path,)
         if found or not self.limits:
             return found

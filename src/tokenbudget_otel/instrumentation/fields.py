@@ -40,6 +40,10 @@ _MISSING: Final = object()
 ways: Final[dict[type, Way]] = {}
 """How objects are read, by their class."""
 
+plain_models: Final[set[type]] = set()
+"""The classes in ``ways`` that are pydantic models with nothing in the place of fields: what stands in ``__dict__`` of
+an object is the field, and what is in neither that nor ``__pydantic_extra__`` is not there."""
+
 
 class _Mappings:
     def get(self, source: Any, name: str, /) -> Any:
@@ -79,11 +83,11 @@ class _Models:
         plain: whether no reader asks for any of those.
     """
 
-    __slots__ = ("_elsewhere", "_plain")
+    __slots__ = ("_elsewhere", "plain")
 
     def __init__(self, elsewhere: frozenset[str], *, plain: bool) -> None:
         self._elsewhere = elsewhere
-        self._plain = plain
+        self.plain = plain
 
     def get(self, source: Any, name: str, /) -> Any:
         value = source.__dict__.get(name, _MISSING)
@@ -98,7 +102,7 @@ class _Models:
         return extra.get(name) if extra else None
 
     def fields(self, source: Any, /) -> Fields:
-        if not self._plain:
+        if not self.plain:
             return _OneByOne(self, source)
         known: dict[str, Any] = source.__dict__
         try:
@@ -132,8 +136,11 @@ def way_of(source: Any) -> Way:
         return _MAPPINGS if isinstance(source, Mapping) else _OBJECTS
     way: Way = _MAPPINGS if isinstance(source, Mapping) else _models(kind) or _OBJECTS
     if len(ways) >= MAX_CLASSES:
+        plain_models.clear()
         ways.clear()
     ways[kind] = way
+    if isinstance(way, _Models) and way.plain:
+        plain_models.add(kind)
     return way
 
 

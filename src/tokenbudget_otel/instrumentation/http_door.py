@@ -14,6 +14,7 @@ from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Opened
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, get
 from tokenbudget_otel.instrumentation.failures import UNBILLED_STATUS
+from tokenbudget_otel.instrumentation.fields import plain_models
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.streams import JsonWatcher, LinesWatcher, OpaqueWatcher, StreamWatcher, decoder
 
@@ -127,6 +128,8 @@ def edited_request(request: Any, edits: Mapping[Path, Any]) -> Any:
 
 def http_response(result: Any) -> Any:
     """The HTTP response in what an SDK returned: a stream, a raw response or the response itself."""
+    if type(result) in plain_models:
+        return None  # the object that an SDK made of the JSON; there is no response in it
     for candidate in (result, get(result, "http_response"), get(result, "response")):
         # Not hasattr: the SDK's models take microseconds to say no.
         if get(candidate, "is_stream_consumed") is not None and get(candidate, "headers") is not None:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from tokenbudget_otel import settings
 from tokenbudget_otel.instrumentation import hosts
 from tokenbudget_otel.instrumentation.endpoint import Peer
 
@@ -26,11 +27,12 @@ def _keeps_its_url(kind: type) -> bool:
 class _Known:
     """What a client said of itself when its peer was found."""
 
-    __slots__ = ("base_url", "client", "kept", "key", "key_provider", "kind", "named", "peer", "runtime", "url")
+    __slots__ = ("base_url", "client", "kept", "key", "key_provider", "kind", "named", "named_in_file", "peer",
+                 "runtime", "url")  # fmt: skip
 
     def __init__(self, reference: weakref.ref[Any], client: Any, find: Callable[[Any], Peer]) -> None:
         # The peer last: what changes meanwhile is seen the next time.
-        self.client = reference
+        self.client: Any = reference
         kind: Any = type(client)
         self.kind = kind
         self.url = client.base_url
@@ -39,25 +41,8 @@ class _Known:
         self.key = getattr(client, "api_key", None)
         self.key_provider = getattr(client, "_api_key_provider", None)
         self.runtime = getattr(client, "_provider_runtime", None)
-        self.named = hosts.named()
+        self.named, self.named_in_file = hosts.named()
         self.peer = find(client)
-
-    def has_its_url(self, client: Any) -> bool:
-        """Whether the client still has the same base URL."""
-        return self.url is (getattr(client, "_base_url", None) if self.kept else client.base_url)
-
-    def holds(self, client: Any) -> bool:
-        """Whether the client still says the same, and who is where has not been told anew."""
-        key_provider = getattr(client, "_api_key_provider", None)
-        return (
-            self.has_its_url(client)
-            and key_provider is self.key_provider
-            # Keys that a function of the program's makes come and go.
-            and (key_provider is not None or getattr(client, "api_key", None) is self.key)
-            and getattr(client, "_provider_runtime", None) is self.runtime
-            and type(client) is self.kind
-            and hosts.still(self.named)
-        )
 
 
 class KnownPeers:
@@ -77,15 +62,32 @@ class KnownPeers:
     def of(self, client: Any) -> Peer:
         """Who ``client`` talks to."""
         known = self._known.get(id(client))
-        if known is not None and known.client() is client and known.holds(client):
-            return known.peer
+        if known is not None and known.client() is client:
+            # Whether the client still says the same, and who is where has not been told anew. In one piece: this is
+            # asked for each call.
+            key_provider = getattr(client, "_api_key_provider", None)
+            if (
+                known.url is (getattr(client, "_base_url", None) if known.kept else client.base_url)
+                and key_provider is known.key_provider
+                # Keys that a function of the program's makes come and go.
+                and (key_provider is not None or getattr(client, "api_key", None) is known.key)
+                and getattr(client, "_provider_runtime", None) is known.runtime
+                and type(client) is known.kind
+                and hosts._configured is known.named
+                and settings._hosts is known.named_in_file
+            ):
+                return known.peer
         known = self._learn(client)
         return self._find(client) if known is None else known.peer
 
     def base_url(self, client: Any) -> str:
         """The base URL of ``client`` as text, which takes a while to make."""
         known = self._known.get(id(client))
-        if known is not None and known.client() is client and known.has_its_url(client):
+        if (
+            known is not None
+            and known.client() is client
+            and known.url is (getattr(client, "_base_url", None) if known.kept else client.base_url)
+        ):
             return known.base_url
         return str(client.base_url)
 

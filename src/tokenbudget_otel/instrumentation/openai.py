@@ -19,6 +19,7 @@ from tokenbudget_otel.instrumentation.changes import THINKING, Changes, Fields, 
 from tokenbudget_otel.instrumentation.door import Door
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, positive, text
+from tokenbudget_otel.instrumentation.fields import plain_models
 from tokenbudget_otel.instrumentation.guard import tell_once
 from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
 from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
@@ -43,6 +44,8 @@ from tokenbudget_otel.instrumentation.openai_streams import (
     read_response,
 )
 from tokenbudget_otel.instrumentation.openai_usage import (
+    REPORTED,
+    SEARCH,
     MadeImages,
     audio_usage,
     chat_usage,
@@ -51,7 +54,7 @@ from tokenbudget_otel.instrumentation.openai_usage import (
     reported_cost,
     searched,
 )
-from tokenbudget_otel.instrumentation.sizing import MediaTokens, measure
+from tokenbudget_otel.instrumentation.sizing import MediaTokens, input_tokens, measure
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options, key_of
 from tokenbudget_otel.instrumentation.streams import StreamFormat
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
@@ -109,41 +112,52 @@ MAX_REFUSING: Final = 1_000
 
 def _chat_size(body: Body, _options: Any) -> Size:
     asked = body.get
-    extent = measure(asked("messages"), asked("tools"), asked("functions"), asked("response_format"))
+    likely, bound, only_text, _ = input_tokens(
+        MEDIA, asked("messages"), asked("tools"), asked("functions"), asked("response_format")
+    )
+    limit = asked("max_completion_tokens") or asked("max_tokens")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        limit = positive(asked("max_completion_tokens")) or positive(asked("max_tokens"))
+    choices, model = asked("n"), asked("model")
     return Size(
-        extent.likely(MEDIA),
-        extent.bound(MEDIA),
-        positive(asked("max_completion_tokens")) or positive(asked("max_tokens")),
-        positive(asked("n")) or 1,
-        TokenUsage(web_searches=1) if searched(body, PROVIDER) else None,
-        text_only=not (extent.images or extent.others or asked("audio")),
+        likely,
+        bound,
+        limit,
+        1 if choices is None else positive(choices) or 1,
+        TokenUsage(web_searches=1) if isinstance(model, str) and SEARCH in model and searched(body, PROVIDER) else None,
+        None,
+        None,
+        None,
+        only_text and not asked("audio"),
     )
 
 
 def _completion_size(body: Body, _options: Any) -> Size:
     prompt = body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    extent = measure(prompt, body.get("suffix"))
+    likely, bound, _, _ = input_tokens(MEDIA, prompt, body.get("suffix"))
     choices = max(positive(body.get("n")) or 1, positive(body.get("best_of")) or 1)
     # 16 is the API's own default for max_tokens of legacy completions.
     most = positive(body.get("max_tokens")) or 16
-    return Size(extent.likely(MEDIA), extent.bound(MEDIA), most, prompts * choices, text_only=True)
+    return Size(likely, bound, most, prompts * choices, text_only=True)
 
 
 def _response_size(body: Body, _options: Any) -> Size:
     asked, tools = body.get, body.get("tools")
     previous, stored = asked("previous_response_id") or asked("conversation"), asked("prompt")
-    extent = measure(asked("input"), asked("instructions"), tools, asked("text"), stored)
+    likely, bound, only_text, _ = input_tokens(
+        MEDIA, asked("input"), asked("instructions"), tools, asked("text"), stored
+    )
     # Earlier turns and stored prompts are not in the request; only the context window bounds them. The same
     # goes for what server-side tools feed back into the model.
     unseen = bool(previous or stored)
     server_tools = [tool for tool in tools if get(tool, "type") not in ("function", "custom")] if tools else ()
     searches = positive(asked("max_tool_calls")) if server_tools else None
     return Size(
-        extent.likely(MEDIA),
-        None if unseen or server_tools else extent.bound(MEDIA),
+        likely,
+        None if unseen or server_tools else bound,
         positive(asked("max_output_tokens")),
-        text_only=not (extent.images or extent.others or server_tools or unseen),
+        text_only=only_text and not (server_tools or unseen),
         extra=TokenUsage(web_searches=searches) if searches and _searches(server_tools) else None,
     )
 
@@ -160,8 +174,8 @@ def _embedding_size(body: Body, _options: Any) -> Size:
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], list):
         tokens = sum(len(tokens) for tokens in inputs)
         return Size(tokens, tokens, expected_output_tokens=0, text_only=True)
-    extent = measure(inputs)
-    return Size(extent.likely(MEDIA), extent.bound(MEDIA), expected_output_tokens=0, text_only=True)
+    likely, bound, _, _ = input_tokens(MEDIA, inputs)
+    return Size(likely, bound, expected_output_tokens=0, text_only=True)
 
 
 def _image_size(body: Body, options: Any) -> Size:
@@ -249,27 +263,32 @@ def _effort(value: Any) -> str | None:
 
 _OUTPUT_TYPES: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
 
-_ATTRIBUTES: Final[Mapping[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]]] = {
-    "temperature": (semconv.REQUEST_TEMPERATURE, _number, ()),
-    "top_p": (semconv.REQUEST_TOP_P, _number, ()),
-    "frequency_penalty": (semconv.REQUEST_FREQUENCY_PENALTY, _number, ()),
-    "presence_penalty": (semconv.REQUEST_PRESENCE_PENALTY, _number, ()),
-    "seed": (semconv.REQUEST_SEED, _whole, ()),
-    "max_tokens": (semconv.REQUEST_MAX_TOKENS, _whole, ("max_completion_tokens", "max_output_tokens")),
-    "max_completion_tokens": (semconv.REQUEST_MAX_TOKENS, _whole, ("max_output_tokens",)),
-    "max_output_tokens": (semconv.REQUEST_MAX_TOKENS, _whole, ()),
-    "reasoning_effort": (semconv.REQUEST_REASONING_LEVEL, _text, ("reasoning",)),
-    "reasoning": (semconv.REQUEST_REASONING_LEVEL, _effort, ()),
-    "previous_response_id": (semconv.REQUEST_PREVIOUS_RESPONSE_ID, _text, ()),
-    "dimensions": (semconv.EMBEDDINGS_DIMENSION_COUNT, _whole, ()),
-    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, _text, ()),
-    "stream": (semconv.REQUEST_STREAM, lambda value: True if value is True else None, ()),
-    "stop": (semconv.REQUEST_STOP_SEQUENCES, _stops, ()),
-    "n": (semconv.REQUEST_CHOICE_COUNT, _choices, ()),
-    "encoding_format": (semconv.REQUEST_ENCODING_FORMATS, _alone, ()),
-    "conversation": (semconv.CONVERSATION_ID, _conversation, ()),
+_NUMBERS: Final = (int, float)
+_WHOLE: Final = (int,)
+_TEXTS: Final = (str,)
+
+_ATTRIBUTES: Final[Mapping[str, tuple[str, tuple[type, ...], Callable[[Any], Any], tuple[str, ...]]]] = {
+    "temperature": (semconv.REQUEST_TEMPERATURE, _NUMBERS, _number, ()),
+    "top_p": (semconv.REQUEST_TOP_P, _NUMBERS, _number, ()),
+    "frequency_penalty": (semconv.REQUEST_FREQUENCY_PENALTY, _NUMBERS, _number, ()),
+    "presence_penalty": (semconv.REQUEST_PRESENCE_PENALTY, _NUMBERS, _number, ()),
+    "seed": (semconv.REQUEST_SEED, _WHOLE, _whole, ()),
+    "max_tokens": (semconv.REQUEST_MAX_TOKENS, _WHOLE, _whole, ("max_completion_tokens", "max_output_tokens")),
+    "max_completion_tokens": (semconv.REQUEST_MAX_TOKENS, _WHOLE, _whole, ("max_output_tokens",)),
+    "max_output_tokens": (semconv.REQUEST_MAX_TOKENS, _WHOLE, _whole, ()),
+    "reasoning_effort": (semconv.REQUEST_REASONING_LEVEL, _TEXTS, _text, ("reasoning",)),
+    "reasoning": (semconv.REQUEST_REASONING_LEVEL, (), _effort, ()),
+    "previous_response_id": (semconv.REQUEST_PREVIOUS_RESPONSE_ID, _TEXTS, _text, ()),
+    "dimensions": (semconv.EMBEDDINGS_DIMENSION_COUNT, _WHOLE, _whole, ()),
+    "service_tier": (semconv.OPENAI_REQUEST_SERVICE_TIER, _TEXTS, _text, ()),
+    "stream": (semconv.REQUEST_STREAM, (), lambda value: True if value is True else None, ()),
+    "stop": (semconv.REQUEST_STOP_SEQUENCES, (), _stops, ()),
+    "n": (semconv.REQUEST_CHOICE_COUNT, (), _choices, ()),
+    "encoding_format": (semconv.REQUEST_ENCODING_FORMATS, (), _alone, ()),
+    "conversation": (semconv.CONVERSATION_ID, (), _conversation, ()),
 }
-"""Fields of requests: the span attribute that each becomes, how it is read, and the fields that say the same better."""
+"""Fields of requests: the span attribute that each becomes, the types whose values become it as they are, how others
+are read, and the fields that say the same better."""
 
 
 def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
@@ -278,8 +297,14 @@ def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
         row = _ATTRIBUTES.get(field)
         if row is None or value is None:
             continue
-        name, read, better = row
-        if (known := read(value)) is not None and (not better or not _said_better(better, body)):
+        name, as_it_is, read, better = row
+        known = value if type(value) in as_it_is else read(value)
+        if known is None:
+            continue
+        for other in better:
+            if other in body and _says(other, body):
+                break
+        else:
             attributes[name] = known
     if "response_format" in body or "text" in body:
         form = get(body.get("response_format"), "type") or get(body.get("text"), "format", "type")
@@ -290,38 +315,43 @@ def _request_attributes(api_type: str | None, body: Body) -> Mapping[str, Any]:
     return attributes
 
 
-def _said_better(fields: tuple[str, ...], body: Body) -> bool:
-    for field in fields:
-        value = body.get(field)
-        if value is not None and _ATTRIBUTES[field][1](value) is not None:
-            return True
-    return False
+def _says(field: str, body: Body) -> bool:
+    """Whether a field of a request becomes an attribute."""
+    value = body.get(field)
+    return value is not None and _ATTRIBUTES[field][2](value) is not None
 
 
 # --- responses ---------------------------------------------------------------------------------------------------
 
 
 def _read_chat(data: Any, body: Body, provider: str) -> ResponseFacts:
-    said = fields(data)
-    choices, usage = said.get("choices"), said.get("usage")
+    # The texts as `text` has them, and the fields of a choice as `get` has them, without the calls.
+    said = fields(data).get
+    choices, usage = said("choices"), said("usage")
     reasons: tuple[str, ...] = ()
     for choice in choices if isinstance(choices, list) else ():
-        reason = fields(choice).get("finish_reason")
+        reason = choice.__dict__.get("finish_reason") if type(choice) in plain_models else None
+        if reason is None:
+            reason = get(choice, "finish_reason")
         if isinstance(reason, str) and reason:
             reasons += (reason,)
     attributes: dict[str, Any] = {}
-    if (fingerprint := text(said.get("system_fingerprint"))) is not None:
+    if isinstance(fingerprint := said("system_fingerprint"), str) and fingerprint:
         attributes[semconv.OPENAI_RESPONSE_SYSTEM_FINGERPRINT] = fingerprint
+    asked, answered, answer, tier = body.get("model"), said("model"), said("id"), said("service_tier")
+    searches = searched(body, provider) if isinstance(asked, str) and SEARCH in asked else 0
     facts = ResponseFacts(
-        text(said.get("id")),
-        text(said.get("model")),
+        answer if isinstance(answer, str) and answer else None,
+        answered if isinstance(answered, str) and answered else None,
         reasons,
-        chat_usage(usage, provider, searched(body, provider)),
-        tier=text(said.get("service_tier")),
-        reported_nano_usd=reported_cost(usage, provider),
+        chat_usage(usage, provider, searches),
+        False,
+        tier if isinstance(tier, str) and tier else None,
         attributes=attributes,
     )
-    note_upstream(data, provider, facts)
+    if provider in REPORTED:  # the gateway that names its upstream is among those
+        facts.reported_nano_usd = reported_cost(usage, provider)
+        note_upstream(data, provider, facts)
     return facts
 
 
@@ -524,7 +554,7 @@ class OpenAIDoor(StainlessDoor):
     def model_in_url(self, client: Any, url: str) -> bool:
         # The name of one of Azure's deployments stands in the URL, put there by the SDK or by the program.
         kind: Any = type(client)
-        return "/deployments/" in f"{self._peers.base_url(client)}{url}" or _is_deploying(kind)
+        return _is_deploying(kind) or "/deployments/" in f"{self._peers.base_url(client)}{url}"
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         known = ENDPOINTS.get((method, url)) or _by_path(method, url)
@@ -587,7 +617,7 @@ class OpenAIDoor(StainlessDoor):
             elif not self._background.booked(facts.id, opened.call.request):
                 opened.call.finish(outcome, facts, error, billed=False)
                 return  # followed to its end, but somebody who retrieved it was faster
-        images = self._images_made(opened, facts)
+        images = None if facts.more is None else self._images_made(opened, facts)
         super().finish(opened, outcome, facts, error)
         if images is not None:
             self.meter.record(*images)

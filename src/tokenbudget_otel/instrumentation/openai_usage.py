@@ -40,6 +40,9 @@ XAI_TOOLS: Final = {
 }
 """xAI's own count of calls of its tools (``usage.server_side_tool_usage_details``), and the unit they count as."""
 
+SEARCH: Final = "-search-"
+"""What is in the names of OpenAI's models that search; most names are told without the pattern."""
+
 _SEARCH_MODEL: Final = re.compile(r"-search-(?:preview|api)\b")
 
 
@@ -66,7 +69,9 @@ def chat_usage(usage: Any, provider: str, searches: int = 0) -> TokenUsage | Non
     if usage is None:
         return None
     told = fields(usage)
-    incoming, outgoing = fields(told.get("prompt_tokens_details")), fields(told.get("completion_tokens_details"))
+    details, written = told.get("prompt_tokens_details"), told.get("completion_tokens_details")
+    incoming = NOTHING if details is None else fields(details)
+    outgoing = NOTHING if written is None else fields(written)
     output = told.get("completion_tokens")
     reasoning = outgoing.get("reasoning_tokens")
     if reasoning is None:
@@ -98,7 +103,7 @@ def chat_usage(usage: Any, provider: str, searches: int = 0) -> TokenUsage | Non
     if found is not None:
         counts["web_searches"] = found
     read = TokenUsage.reading(counts)
-    if not read:
+    if not read.__dict__:  # as its truth is
         return None
     return read.replace(web_searches=searches) if searches else read
 
@@ -132,7 +137,7 @@ def response_usage(response: Any, provider: str = "openai") -> TokenUsage | None
             counts["cache_write_30m_tokens"] = get(writes, "ttl_30m_tokens")
             counts["cache_write_12h_tokens"] = get(writes, "ttl_12h_tokens")
     if (details := told.get("output_tokens_details")) is not None:
-        counts["reasoning_tokens"] = get(details, "reasoning_tokens")
+        counts["reasoning_tokens"] = fields(details).get("reasoning_tokens")
     if isinstance(output := said.get("output"), list):
         _count_tool_calls(output, counts)
     if (tools := said.get("tool_usage")) is not None:
@@ -202,8 +207,7 @@ def searched(body: Mapping[str, Any], provider: str) -> int:
     if provider not in ("openai", "azure.ai.openai"):
         return 0
     model = body.get("model")
-    # Most names are told without the pattern.
-    return 1 if isinstance(model, str) and "-search-" in model and _SEARCH_MODEL.search(model) else 0
+    return 1 if isinstance(model, str) and SEARCH in model and _SEARCH_MODEL.search(model) else 0
 
 
 def image_usage(data: Any) -> TokenUsage | None:

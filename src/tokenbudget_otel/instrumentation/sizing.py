@@ -77,6 +77,26 @@ def measure(*parts: Any) -> Extent:
     """Walk through JSON-like values and add up their text. SDK objects, such as the content of an earlier answer,
     are walked as the JSON that they become. Iterators are left alone, they are the program's: with one of them
     there is no bound."""
+    return Extent(*_walked(parts))
+
+
+def input_tokens(media: MediaTokens, *parts: Any) -> tuple[int, int | None, bool, bool]:
+    """:meth:`Extent.likely` and :meth:`Extent.bound` of what :func:`measure` finds, whether there is only text in it,
+    and whether there is something that cannot be seen.
+
+    >>> input_tokens(MediaTokens((1_000, 5_000), (1_000, None)), ["What is the weather like in Paris?"])
+    (9, 1059, True, False)
+    """
+    found = characters, size, nodes, images, others, unseen = _walked(parts)
+    if images or others or unseen:
+        extent = Extent(*found)
+        return extent.likely(media), extent.bound(media), not (images or others), unseen
+    # What nearly all requests are, without the object and its methods.
+    return -(-characters // BYTES_PER_TOKEN) + 3 * nodes, size + FRAMING_PER_NODE * nodes + FRAMING, True, False
+
+
+def _walked(parts: tuple[Any, ...]) -> tuple[int, int, int, int, int, bool]:
+    """The fields of an :class:`Extent`."""
     characters = size = nodes = images = others = 0
     unseen = False
     stack: list[Any] = [*parts]
@@ -118,7 +138,7 @@ def measure(*parts: Any) -> Extent:
         elif kind is not None:
             size += 24  # a number or a literal
             characters += 4
-    return Extent(characters, size, nodes, images, others, unseen)
+    return characters, size, nodes, images, others, unseen
 
 
 def _as_plain(value: Any) -> tuple[type | None, Any]:

@@ -4,18 +4,23 @@ of damaged mixtures of them."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import plain_readers as plain
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from openai import BaseModel
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 from shapes import ANYTHING, SCALARS, SHAPES, Dict, WithProperty, counting, having, plainly, values
 
 from tokenbudget_otel.instrumentation import anthropic, facts, openai, openai_usage, sizing
 from tokenbudget_otel.instrumentation import fields as fields_module
+from tokenbudget_otel.instrumentation.facts import positive
+from tokenbudget_otel.instrumentation.http_door import http_response
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -173,10 +178,26 @@ def test_a_property_is_read_where_a_class_has_one() -> None:
 def test_classes_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fields_module, "MAX_CLASSES", 5)
     fields_module.ways.clear()
+    fields_module.plain_models.clear()
     for number in range(20):
         made = type(f"Made{number}", (), {"id": number})()
-        assert facts.get(made, "id") == number
+        model = type(f"Model{number}", (BaseModel,), {}).construct(None, id=number)
+        assert facts.get(made, "id") == facts.get(model, "id") == facts.fields(model).get("id") == number
         assert len(fields_module.ways) <= 5
+        assert fields_module.plain_models <= fields_module.ways.keys()
+
+
+def test_a_model_is_no_http_response_and_holds_none() -> None:
+    """Whatever the server put into the JSON; what the SDK keeps beside it is found."""
+    seen = {"is_stream_consumed": True, "headers": {}}
+    answer = ChatCompletion.construct(None, **CHAT, response=seen)
+    assert facts.fields(answer).get("id") == "chatcmpl-1"
+    assert http_response(answer) is None
+    response = httpx2.Response(200)
+    assert http_response(response) is response
+    assert http_response(SimpleNamespace(http_response=response)) is response
+    assert http_response(SimpleNamespace(response=response)) is response
+    assert http_response(None) is None
 
 
 # --- answers -----------------------------------------------------------------------------------------------------
@@ -241,7 +262,40 @@ def test_attributes_of_requests_to_anthropic(body: dict[str, Any]) -> None:
 @unhurried
 @given(st.lists(values(SIZE_NAMES), max_size=3))
 def test_the_size_of_requests(parts: list[Any]) -> None:
-    assert sizing.measure(*parts) == plain.measure(*parts)
+    extent = plain.measure(*parts)
+    assert sizing.measure(*parts) == extent
+    for media in (openai.MEDIA, sizing.MediaTokens((1, 2), (3, 4))):
+        told = (extent.likely(media), extent.bound(media), not (extent.images or extent.others), extent.unseen)
+        assert sizing.input_tokens(media, *parts) == told
+
+
+@unhurried
+@given(BODIES, MODELS)
+@example({"max_tokens": 5, "max_completion_tokens": True}, "gpt-5")
+@example({"max_tokens": 5, "max_completion_tokens": -1}, "gpt-5")
+@example({"max_tokens": 5, "max_completion_tokens": 7, "n": 3, "audio": {"voice": "alloy"}}, "gpt-5")
+def test_what_a_chat_may_write(body: dict[str, Any], model: Any) -> None:
+    body = {**body, "model": model}
+    size = openai._chat_size(body, None)
+    assert size.max_output_tokens == (positive(body.get("max_completion_tokens")) or positive(body.get("max_tokens")))
+    assert size.choices == (positive(body.get("n")) or 1)
+    assert (size.extra is not None) == bool(plain.searched(body, "openai"))
+    assert (size.input_tokens, size.input_bound, size.text_only) == _chat_input(body)
+
+
+def _chat_input(body: dict[str, Any]) -> tuple[int, int | None, bool]:
+    extent = plain.measure(*map(body.get, ("messages", "tools", "functions", "response_format")))
+    text_only = not (extent.images or extent.others or body.get("audio"))
+    return extent.likely(openai.MEDIA), extent.bound(openai.MEDIA), text_only
+
+
+@unhurried
+@given(BODIES)
+def test_the_tier_that_anthropic_is_asked_for(body: dict[str, Any]) -> None:
+    door = object.__new__(anthropic.AnthropicDoor)
+    for asked in (body, {**body, "speed": "fast"}, {**body, "speed": "standard"}):
+        fast = asked.get("speed") == "fast"
+        assert door.tier(asked) == ("fast" if fast else facts.text(asked.get("service_tier")))
 
 
 @unhurried
