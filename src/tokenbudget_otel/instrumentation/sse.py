@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from tokenbudget_otel.instrumentation.envelopes import Envelope, learn
+from tokenbudget_otel.instrumentation.envelopes import Envelope, alike, between, learn
 from tokenbudget_otel.instrumentation.guard import log_once
 
 _BOUNDARY: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -90,7 +90,7 @@ class EventScanner:
         self.carry = b""
         self._first = True
         self._pending: list[bytes] = []
-        self._runs: list[tuple[Envelope, bytes]] = []
+        self._runs: list[tuple[bytes, bytes, bytes]] = []
         self._envelopes: list[Envelope] = []
         self._size = 0
         self._text_bytes = 0
@@ -128,10 +128,28 @@ class EventScanner:
         while start < count and (self._first or self.carry):
             self._fed(start, pieces[start], made)
             start += 1
+        if count - start >= _FEW and (run := alike(pieces, start, _FEW, self._hints, self._void)) is not None:
+            first, last, prefix, suffix, words = run
+            while start < first:
+                self._fed(start, pieces[start], made)
+                start += 1
+            if not self.carry and _is_chunk(prefix, suffix):
+                self._runs.append((prefix, suffix, words))
+                self._size += len(words)
+                self.chunks += last - first
+                while last < count:
+                    self._fed(last, pieces[last], made)
+                    last += 1
+                if self._size > _COMPRESS_AT:
+                    self._count()
+                return made
+            while start < count and self.carry:
+                self._fed(start, pieces[start], made)
+                start += 1
         odd, runs = self._sifted(pieces[start:] if start else pieces)
-        for run in runs:
-            self._runs.append(run)
-            self._size += len(run[1])
+        for envelope, words in runs:
+            self._runs.append((envelope.prefix, envelope.suffix, words))
+            self._size += len(words)
         self.chunks += count - start - len(odd)
         for place in odd:
             self._fed(start + place, pieces[start + place], made)
@@ -140,6 +158,7 @@ class EventScanner:
         return made
 
     def _fed(self, place: int, piece: bytes, made: list[tuple[int, int]]) -> None:
+        """Feed a piece, and note if it did not make one chunk."""
         before = self.chunks
         self.feed(piece)
         if (chunks := self.chunks - before) != 1:
@@ -172,7 +191,7 @@ class EventScanner:
             if envelope.around(middle):
                 return envelope
         for envelope in learn(events, self._hints, self._void):
-            if envelope.is_bare and _is_chunk(envelope) and envelope.around(middle):
+            if envelope.is_bare and _is_chunk(envelope.prefix, envelope.suffix) and envelope.around(middle):
                 self._envelopes = [envelope, *self._envelopes[: _KINDS - 1]]
                 return envelope
         return None
@@ -229,7 +248,7 @@ class EventScanner:
             self._count()
 
     def _count(self) -> None:
-        for data in (b"".join(self._pending), *(envelope.events(words) for envelope, words in self._runs)):
+        for data in (b"".join(self._pending), *(between(*run) for run in self._runs)):
             for piece in self._text.finditer(data):
                 if size := piece.end(1) - piece.start(1):
                     self._text_bytes += size
@@ -253,13 +272,15 @@ def _is_whole(piece: bytes) -> bool:
     return end == len(piece)
 
 
-def _is_chunk(envelope: Envelope) -> bool:
+def _is_chunk(prefix: bytes, suffix: bytes) -> bool:
     """Whether a word between these bytes makes one whole event, of which an SDK makes a chunk."""
-    prefix, suffix = envelope.prefix, envelope.suffix
-    event = prefix + suffix
     return (
-        prefix.rpartition(b"\n")[2].startswith(b"data:")
-        and not suffix.startswith((b"\n", b"\r"))
-        and [boundary.end() for boundary in _BOUNDARY.finditer(event)] == [len(event)]
-        and chunks_in(event) == 1
+        # The one empty line is the last.
+        suffix.find(b"\n") == len(suffix) - 2 > 0
+        and suffix.endswith(b"\n\n")
+        and b"\n\n" not in prefix
+        and prefix.startswith(b"data:", prefix.rfind(b"\n") + 1)
+        and b"\r" not in prefix
+        and b"\r" not in suffix
+        and chunks_in(prefix + suffix) == 1
     )
