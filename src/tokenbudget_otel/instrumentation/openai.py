@@ -618,7 +618,10 @@ class OpenAIDoor(StainlessDoor):
                 opened.call.finish(outcome, facts, error, billed=False)
                 return  # followed to its end, but somebody who retrieved it was faster
         images = None if facts.more is None else self._images_made(opened, facts)
-        super().finish(opened, outcome, facts, error)
+        if facts.error is None and not facts.background:
+            opened.call.finish(outcome, facts, error)  # as below, without asking further
+        else:
+            super().finish(opened, outcome, facts, error)
         if images is not None:
             self.meter.record(*images)
 

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from tokenbudget_otel.instrumentation.facts import fields, get, text
-from tokenbudget_otel.instrumentation.fields import NOTHING, Fields
+from tokenbudget_otel.instrumentation.fields import NOTHING, Fields, plain_models
 from tokenbudget_otel.money import to_nano
 from tokenbudget_otel.usage import TokenUsage
 
@@ -154,7 +154,9 @@ def _count_tool_calls(output: list[Any], counts: dict[str, Any]) -> None:
     is not; a container of the code interpreter is billed once, however often it runs something."""
     containers: set[str] = set()
     for item in output:
-        kind = get(item, "type")
+        kind = item.__dict__.get("type") if type(item) in plain_models else None
+        if kind is None:
+            kind = get(item, "type")
         unit = SERVER_TOOLS.get(kind) if isinstance(kind, str) else None
         if unit is None or (unit == "web_searches" and get(item, "action", "type") not in (None, "search")):
             continue
