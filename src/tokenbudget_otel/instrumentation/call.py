@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from itertools import repeat
 from types import MappingProxyType
@@ -121,7 +121,7 @@ class LlmCall:
         self._attached: Token[Context] | None = None
         self._first_chunk: float | None = None
         self._last_chunk = 0.0
-        self._gaps: array[float] | None = None
+        self._gaps: list[float] | array[float] | None = None
         self.ticket = Ticket(request, None)
         self.context = request.context if request.context is not None else context_api.get_current()
         self.span: Span = INVALID_SPAN
@@ -284,7 +284,7 @@ class LlmCall:
         if count > 1:
             gaps.extend(repeat(0.0, count - 1))
 
-    def chunks_arrived(self, first: float, last: float, gaps: array[float]) -> None:
+    def chunks_arrived(self, first: float, last: float, gaps: list[float] | array[float]) -> None:
         """Note the times of all chunks of a stream, which somebody else has put down: of the first and the last one, by
         ``time.perf_counter()``, and between each and the next."""
         self._first_chunk = first - self._started
@@ -481,11 +481,15 @@ class LlmCall:
             charge=charge,
             duration=duration,
             first_chunk=self._first_chunk,
-            gaps=() if self._gaps is None else self._gaps.tolist(),
+            gaps=_listed(self._gaps),
             error_type=error_type,
             recorded=NONE if self._own else recorded_elsewhere(self.span, self.context, self._maker),
             span=self.span if self._own else None,
         )
+
+
+def _listed(gaps: list[float] | array[float] | None) -> Sequence[float]:
+    return gaps.tolist() if isinstance(gaps, array) else gaps or ()
 
 
 def charge_attributes(charge: Charge, *, former_names: bool = False, tokens: bool = True) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from itertools import compress, repeat
+from operator import itemgetter
 from typing import Final
 
 _WORD: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -108,32 +109,61 @@ def alike(
 
     What :class:`Envelope` would find, in few and large operations: of most streams nothing else need be known.
     """
-    count = len(events)
-    step = (count - start) >> 3
-    prefix, suffix = _common(events[start + 2 * step : start + 7 * step : step])
-    size, end = len(prefix), len(suffix)
-    first, last = start, count
+    step = (len(events) - start) >> 3
+    samples = events[start + 2 * step : start + 7 * step : step]
+    size, end = _sizes.get(hints, (0, 0))
+    if not (size and _fit(samples, size, end)):
+        prefix, suffix = _common(samples)
+        size, end = len(prefix), len(suffix)
+        if not size or not end:
+            return None
+        _sizes[hints] = size, end
+    found = _between(events, start, most, samples[0][:size], samples[0][-end:], hints, void)
+    if found is None or len(found[4]) > (found[1] - found[0]) * (size + end):
+        _sizes.pop(hints, None)  # those of another stream, and too few for this one
+    return found
+
+
+def _fit(samples: list[bytes], size: int, end: int) -> bool:
+    """Whether so many bytes are the same in all, at both ends."""
+    sample = samples[0]
+    prefix, suffix = sample[:size], sample[-end:]
+    for sample in samples:
+        if len(sample) < size + end or not (sample.startswith(prefix) and sample.endswith(suffix)):
+            return False
+    return True
+
+
+def _between(
+    events: list[bytes],
+    start: int,
+    most: int,
+    prefix: bytes,
+    suffix: bytes,
+    hints: tuple[bytes, ...],
+    void: tuple[bytes, ...],
+) -> tuple[int, int, bytes, bytes, bytes] | None:
+    first, last = start, len(events)
     while not (events[first].startswith(prefix) and events[first].endswith(suffix)):
         first += 1
     while not (events[last - 1].startswith(prefix) and events[last - 1].endswith(suffix)):
         last -= 1
-    if count - last + first - start > most or not size or not end:
+    if len(events) - last + first - start > most:
         return None
     plain = events[first:last]
-    words = [event[size:-end] for event in plain]
+    words = list(map(itemgetter(slice(len(prefix), -len(suffix))), plain))
     # Words are as long as they should be only where these bytes stand on both sides, each in its place.
     if prefix + (suffix + prefix).join(words) + suffix != b"".join(plain):
+        return None
+    lines = b"\n".join(words)
+    if lines.count(b"\n") != len(words) - 1 or b"\r" in lines:
         return None
     bare, bare_end = prefix, suffix
     for nothing in void:
         bare, bare_end = bare.replace(nothing, nothing[:1]), bare_end.replace(nothing, nothing[:1])
     # Of the bytes around a word as much as a hint can have that begins before it, or ends after it.
     reach = _reach(hints)
-    text = (bare_end[:reach] + b"\n" + bare[-reach:]).join(words)
-    lines = b"\n".join(words)
-    if lines.count(b"\n") != len(words) - 1 or b"\r" in lines:
-        return None
-    text = b"".join((bare, b"\n", bare[-reach:], text, bare_end))
+    text = b"".join((bare, (bare_end[:reach] + b"\n" + bare[-reach:]).join(words), bare_end))
     for hint in hints:
         if hint in text:
             break
@@ -145,6 +175,11 @@ def alike(
         if hint in text:
             return None
     return first, last, prefix, suffix, lines
+
+
+_sizes: Final[dict[tuple[bytes, ...], tuple[int, int]]] = {}
+"""How many bytes stood before and after the words of the last stream that was looked for these hints: in the next one
+they are often as many."""
 
 
 @functools.lru_cache(maxsize=64)

@@ -77,7 +77,7 @@ class Pending:
         self.pieces: list[bytes] = []
         self.first: float | None = None
         self.last = 0.0
-        self.gaps: array[float] = array("d")
+        self.gaps: list[float] | array[float] = []
 
     # --- as it arrives -----------------------------------------------------------------------------------------
 
@@ -162,9 +162,12 @@ class Pending:
             return
         if self.first is None:
             self.first = times[0]
+            self.gaps = list(map(sub, times[1:], times))
         else:
+            if isinstance(self.gaps, list):  # it is a long stream
+                self.gaps = array("d", self.gaps)
             self.gaps.append(times[0] - self.last)
-        self.gaps.extend(map(sub, times[1:], times))
+            self.gaps.extend(map(sub, times[1:], times))
         self.last = times[-1]
 
     def _give_up(self, error: Exception) -> None:

@@ -112,7 +112,7 @@ class EventScanner:
                     self.chunks += chunks_in(data)
                     self._keep(data)
                     return data
-            if data.find(b"\n") == len(data) - 2 and b"\r" not in data:  # one event, and one line of it
+            if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:  # one event
                 if self._told(data):
                     return b""
                 self.chunks += chunks_in(data)
@@ -227,7 +227,10 @@ class EventScanner:
     def _told(self, event: bytes) -> bool:
         """Tell of an event. Whether it is to be withheld."""
         withheld = False
-        if b"\r" in event:
+        head, _, data = event.partition(b"data: ")
+        if data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n") and _is_head(head) and b"\r" not in data:
+            data = data[:-2]  # as nearly all are
+        elif b"\r" in event:
             data = b"\n".join(_DATA.findall(event))
         else:
             lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
@@ -262,6 +265,11 @@ class EventScanner:
         least one for every piece that was sent."""
         self._count()
         return max(-(-self._text_bytes // 4), self._text_pieces)
+
+
+def _is_head(head: bytes) -> bool:
+    """Whether what comes before the first ``data: `` of an event is nothing, or its name."""
+    return not head or (head.startswith(b"event:") and head.find(b"\n") == len(head) - 1 and b"\r" not in head)
 
 
 def _is_whole(piece: bytes) -> bool:

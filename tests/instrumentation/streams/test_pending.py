@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenbudget_otel.instrumentation import anthropic, cohere_streams, mistralai_streams, openai, pending
+from tokenbudget_otel.instrumentation import (
+    anthropic,
+    cohere_streams,
+    envelopes,
+    mistralai_streams,
+    openai,
+    pending,
+)
 from tokenbudget_otel.instrumentation import google_interactions as google
 from tokenbudget_otel.instrumentation.bodies import _Body
 from tokenbudget_otel.instrumentation.pending import NULL_USAGE, Pending
@@ -271,6 +278,42 @@ def test_plain_events_are_not_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -
     assert fed == [pieces[0], *pieces[-3:]]
     assert list(put_down.gaps) == [1.0] * 1_001
     assert scan.text_tokens() == (333 * 5 + 333 * 10 + 3) // 4
+
+
+def test_words_with_padding_and_without_usage_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI pads its chunks after the usage that says null: the padding is part of the word, and so is that."""
+    form = FORMATS["chat"]
+    told = Told(form, False)
+    scan = scanner(form, told, False)
+    fed: list[bytes] = []
+    feed = scan.feed
+    monkeypatch.setattr(EventScanner, "feed", lambda _, piece: (fed.append(piece), feed(piece))[1])
+    pieces = [written(PLAIN[2](" word" * (1 + number % 3)), 0) for number in range(300)]
+    pieces += [written(ODD[1], 0), written(ODD[2], 0), b"data: [DONE]\n\n"]
+    assert scan.feed_all(pieces) == [(302, 0)]
+    assert fed == [pieces[0], *pieces[-3:]]
+    assert scan.text_tokens() == (99 * 5 + 100 * 10 + 100 * 15 + 5 + 3) // 4
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(deadline=None)
+@given(streams(), st.integers(0, 3), st.sampled_from(((0, 0), (7, 3), (20, 4), (60, 12), (400, 2))))
+def test_events_that_are_alike_are_plain_whatever_was_known_before(
+    name: str, pieces: list[bytes], start: int, known: tuple[int, int]
+) -> None:
+    form = FORMATS[name]
+    if len(pieces) - start < 12:
+        return
+    with mock.patch.dict(envelopes._sizes, {form.hints: known}):
+        found = envelopes.alike(pieces, start, 12, form.hints, form.void)
+    if found is None:
+        return
+    first, last, prefix, suffix, words = found
+    assert envelopes.between(prefix, suffix, words) == b"".join(pieces[first:last])
+    assert len(words.split(b"\n")) == last - first
+    for piece in pieces[first:last]:
+        assert piece.startswith(prefix) and piece.endswith(suffix) and len(piece) >= len(prefix) + len(suffix)
+        assert form.marks.search(piece) is None
 
 
 def test_a_look_does_not_wait_for_another_one() -> None:
