@@ -4,7 +4,7 @@ what the program handed over."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tokenbudget_otel.budgets.remedies import Change
@@ -31,12 +31,17 @@ class Changes:
         unset: where a request that sets none gets one, given the request, the provider and the model; the first of
             ``limits`` by default.
         thinking: budgets for thinking, which have to stay below the limit.
+        flat: whether all ``limits`` stand at the top of a request.
     """
 
     model: Path | None = ("model",)
     limits: tuple[Path, ...] = ()
     unset: Callable[[Fields, str, str], Path | None] | None = None
     thinking: tuple[Path, ...] = ()
+    flat: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flat", all(len(path) == 1 for path in self.limits))
 
     def possible(self, fields: Fields, provider: str, model: str) -> frozenset[str]:
         """What can be changed of this request, as :attr:`tokenbudget_otel.meter.Request.changes` has it.
@@ -52,12 +57,25 @@ class Changes:
         else:
             asked = fields.get(path[0]) if len(path) == 1 and type(fields) is dict else _at(fields, path)
         renamed = bool(model) and isinstance(asked, str) and asked.endswith(model)
+        if not self.limits:
+            limited = False
+        elif self.flat and type(fields) is dict and self.unset is None:
+            limited = True  # set or not, nothing lies on the way
+        else:
+            limited = self._limited(fields, provider, model)
+        return _POSSIBLE[renamed, limited]
+
+    def _limited(self, fields: Fields, provider: str, model: str) -> bool:
+        if self.flat and type(fields) is dict:
+            for (name,) in self.limits:
+                value = fields.get(name)
+                if value is not None and ((type(value) is int and value > 0) or positive(value)):
+                    return True
         limits = self._limits(fields, provider, model)
-        limited = bool(limits)
         for path in limits:
             if (len(path) > 1 or type(fields) is not dict) and not _reached(fields, path):
-                limited = False
-        return _POSSIBLE[renamed, limited]
+                return False
+        return bool(limits)
 
     def least_output(self, fields: Fields) -> int:
         """The lowest limit on its output that this request can have."""
@@ -89,13 +107,8 @@ class Changes:
 
     def _limits(self, fields: Fields, provider: str, model: str) -> tuple[Path, ...]:
         found: tuple[Path, ...] = ()
-        plain = type(fields) is dict
         for path in self.limits:
-            if plain and (value := fields.get(path[0])) is None:
-                continue  # mostly nothing is there
-            if not plain or len(path) > 1:
-                value = _at(fields, path)
-            if (type(value) is int and value > 0) or positive(value):
+            if (value := _at(fields, path)) is not None and positive(value):
                 found += (path,)
         if found or not self.limits:
             return found
