@@ -1,4 +1,4 @@
-"""What has to hold of us, from the issue that asked for it, and whether it does."""
+"""What is to hold of us, and whether it does."""
 
 from __future__ import annotations
 
