@@ -510,14 +510,9 @@ def _add_charge(attributes: dict[str, Any], charge: Charge, *, former_names: boo
         attributes[semconv.USAGE_COST] = nano_usd / NANO_PER_USD
         for part, nano_usd in cost.breakdown.items():
             attributes[semconv.COST_PART_PREFIX + part] = nano_usd / NANO_PER_USD
-    if (source := cost.source) is not None:
-        attributes[semconv.COST_SOURCE] = source
-    if (version := cost.source_version) is not None:
-        attributes[semconv.COST_SOURCE_VERSION] = version
-    if (model := cost.model) is not None:
-        attributes[semconv.COST_MODEL] = model
-    if cost.unpriced:
-        attributes[semconv.COST_UNPRICED] = cost.unpriced
+    attributes.update(cost.provenance)
+    if unpriced := cost.unpriced:
+        attributes[semconv.COST_UNPRICED] = unpriced
 
 
 def add_usage(attributes: dict[str, Any], usage: TokenUsage, *, former_names: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
+from tokenbudget_otel import semconv
 from tokenbudget_otel.money import to_usd
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ State = Literal["priced", "free", "partial", "stale", "unknown"]
 """How surely a cost is known: see :class:`Cost`."""
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+_NOWHERE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Cost:
@@ -87,6 +89,14 @@ class Cost:
     def source_version(self) -> str | None:
         """The version of the source; of a price file its name."""
         return None if self._tariff is None else self._tariff.entry.source.version
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """Where the price is from, as span attributes: ``source``, ``source_version`` and ``model``."""
+        if self._tariff is not None:
+            return self._tariff.said
+        source = self.source
+        return _NOWHERE if source is None else {semconv.COST_SOURCE: source}
 
     @property
     def provider(self) -> str | None:

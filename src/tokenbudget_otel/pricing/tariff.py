@@ -6,6 +6,7 @@ from bisect import bisect_right
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tokenbudget_otel import semconv
 from tokenbudget_otel.pricing.card import Card, Prices, has_positive
 
 if TYPE_CHECKING:
@@ -117,6 +118,13 @@ COMPLETING: Final = {
 """Units that the second source may add to the first, and the prices that already say the same."""
 
 
+def _said(entry: Entry) -> dict[str, str]:
+    said = {semconv.COST_SOURCE: entry.source.name, semconv.COST_MODEL: entry.name}
+    if entry.source.version is not None:
+        said[semconv.COST_SOURCE_VERSION] = entry.source.version
+    return said
+
+
 class Tariff:
     """An entry in one service tier: gives the card for a time."""
 
@@ -130,6 +138,7 @@ class Tariff:
         "entry",
         "missing",
         "only",
+        "said",
         "stale_after",
         "tier",
     )
@@ -138,6 +147,8 @@ class Tariff:
         self.entry = entry
         self.tier = "+".join(sorted(tiers)) or None
         self.stale_after = stale_after
+        self.said = _said(entry)
+        """Where the price is from, as span attributes."""
         self._standard = [_condition(made) for made in entry.conditions()]
         self._variants = [
             (index, _condition(made)) for index, made in enumerate(entry._variants()) if tiers.issuperset(made["w"])
