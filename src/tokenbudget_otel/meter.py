@@ -24,7 +24,6 @@ from tokenbudget_otel.budgets.remedies import UNCHANGED, Change
 from tokenbudget_otel.budgets.run import active_budgets
 from tokenbudget_otel.budgets.steps import Steps, run
 from tokenbudget_otel.pricing import Cost, PriceBook, price_book
-from tokenbudget_otel.pricing.names import names_to_price
 from tokenbudget_otel.tags import current_tags
 from tokenbudget_otel.totals import TotalsTable
 from tokenbudget_otel.usage import TokenUsage
@@ -208,7 +207,9 @@ class Meter:
         Raises:
             BudgetExceeded: as :meth:`admit` does.
         """
-        call = _call(request)
+        call: Call = _new(
+            Call, (request.provider, request.model, request.tags, request.context, request.operation, request.api_key)
+        )
         enforcer = self.enforcer
         if enforcer.refresh is not None:
             enforcer.refresh()
@@ -266,51 +267,46 @@ class Meter:
         estimate. Settling again changes nothing.
         """
         request = ticket.request
-        usage, answered, _, _, estimated = reading
+        usage, answered, tier, reported_nano_usd, estimated = reading
         if usage is None:
             usage, estimated = TokenUsage(input_tokens=request.size().input_tokens), True
-        names = names_to_price(request.provider, request.model, answered)
-        first = names[0]
-        if first != request.model and self._named(request) and not self.prices.sets(request.provider, first):
-            # What the program says of the name that it asks for goes before what the answer calls the model.
-            names = (request.model, first)
-        cost = self._price(request, reading, usage, names[0])
-        nano_usd = cost.nano_usd
-        if nano_usd is None:
-            for name in names[1:]:
-                other = self._price(request, reading, usage, name)
-                if other.nano_usd is not None:
-                    # The response may name a snapshot that the catalog does not know yet, or a deployment.
-                    cost, nano_usd = other, other.nano_usd
-                    break
-        charge = _new(Charge, (usage, cost, estimated))
+        provider, model = request.provider, request.model
+        if request.free:
+            cost = FREE
+        else:
+            cost = self.prices.cost_of_answer(
+                provider, model, answered, usage, request.at, tier or request.tier, request.batch, reported_nano_usd
+            )
+        charge: Charge = _new(Charge, (usage, cost, estimated))
         if not ticket.open:
             return charge
         ticket.open = False
-        self._count(request, charge)
+        # From here on in one go, past the properties: the program has done other things since the last call, and
+        # every function that is called is fetched from memory anew.
+        nano_usd = cost._nano_usd
+        self.totals.add(
+            provider,
+            model,
+            request.operation,
+            request.tags,
+            usage,
+            nano_usd,
+            unpriced=1 if nano_usd is None or cost._state == "partial" else 0,
+            estimated=1 if estimated else 0,
+        )
+        known = usage.__dict__
+        written = known.get("output_tokens")
         if ticket.hold is not None:
             assumed = self._assumed(request, usage, cost) if nano_usd is None else None
-            self.enforcer.settle(ticket.hold, counted(nano_usd, usage.total_tokens), usage, assumed)
-        if not estimated and (output_tokens := usage.output_tokens) is not None:
-            self._learn(request.provider, request.model, output_tokens)
+            amount = counted(nano_usd, (known.get("input_tokens") or 0) + (written or 0))
+            self.enforcer.settle(ticket.hold, amount, usage, assumed)
+        if not estimated and written is not None:
+            # Move the typical output of the model a little towards what it just wrote.
+            typical = self._typical.get((provider, model))
+            if typical is None and len(self._typical) >= 1_000:
+                self._typical.clear()
+            self._typical[provider, model] = written if typical is None else typical + 0.1 * (written - typical)
         return charge
-
-    def _named(self, request: Request) -> bool:
-        """Whether the program has set what the model that is asked for costs, or which one it is."""
-        return bool(request.model) and self.prices.sets(request.provider, request.model)
-
-    def _price(self, request: Request, reading: Reading, usage: TokenUsage, model: str) -> Cost:
-        if request.free:
-            return FREE
-        return self.prices.cost(
-            request.provider,
-            model,
-            usage,
-            at=request.at,
-            tier=reading.tier or request.tier,
-            batch=request.batch,
-            reported_nano_usd=reading.reported_nano_usd,
-        )
 
     def release(self, ticket: Ticket) -> None:
         """Give back what was reserved, for a call that was surely not billed. It is not counted as a call."""
@@ -445,13 +441,13 @@ class Meter:
             likely = worst = 0
         else:
             if likely_units is None:
-                likely = quote.expected(likely_in, likely_out, at)
+                likely, worst = quote.amounts(likely_in, likely_out, bound_in, bound_out, at, at + PRICE_HORIZON_S)
             else:
                 usage = likely_units.replace(input_tokens=likely_in, output_tokens=likely_out)
                 likely = self.prices.cost(
                     provider, model, usage, at=at, tier=request.tier, batch=request.batch
                 ).nano_usd
-            worst = quote.bound(bound_in, bound_out, at, at + PRICE_HORIZON_S, size.extra)
+                worst = quote.bound(bound_in, bound_out, at, at + PRICE_HORIZON_S, size.extra)
         by_input = self._input(request, likely_units, likely_in, model) if self.enforcer.charges_input else None
         return _new(
             Estimate,
@@ -471,14 +467,6 @@ class Meter:
         usage = (units or TokenUsage()).replace(input_tokens=input_tokens, output_tokens=0)
         cost = self.prices.cost(request.provider, model, usage, at=request.at, tier=request.tier, batch=request.batch)
         return counted(cost.nano_usd, usage.total_tokens)
-
-    def _learn(self, provider: str, model: str, output_tokens: int) -> None:
-        """Move the typical output of a model a little towards what it just wrote."""
-        key = (provider, model)
-        known = self._typical.get(key)
-        if known is None and len(self._typical) >= 1_000:
-            self._typical.clear()
-        self._typical[key] = output_tokens if known is None else known + 0.1 * (output_tokens - known)
 
 
 class _Revision:

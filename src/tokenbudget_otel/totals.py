@@ -90,6 +90,8 @@ class TotalsTable:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[_Key, _Row] = {}
+        self._latest: tuple[str, str, str, Mapping[str, str], _Row] | None = None
+        """What was counted last. Calls come in groups that are alike, and to compare tags is less than to sort them."""
 
     def add(
         self,
@@ -105,9 +107,20 @@ class TotalsTable:
         estimated: int = 0,
     ) -> None:
         """Count one call, or several that were answered together, of which so many are unpriced and estimated."""
-        key = (provider, model, operation, tuple(sorted(tags.items())) if tags else ())
         with self._lock:
-            row = self._rows.get(key) or self._new_row(key)
+            latest = self._latest
+            if (
+                latest is not None
+                and latest[1] == model
+                and latest[3] == tags
+                and latest[0] == provider
+                and latest[2] == operation
+            ):
+                row = latest[4]
+            else:
+                key = (provider, model, operation, tuple(sorted(tags.items())) if tags else ())
+                row = self._rows.get(key) or self._new_row(key)
+                self._latest = provider, model, operation, dict(tags), row
             row.calls += calls
             row.estimated += estimated
             row.unpriced += unpriced
@@ -140,6 +153,7 @@ class TotalsTable:
         """Forget everything."""
         with self._lock:
             self._rows.clear()
+            self._latest = None
 
     @overload
     def get(self, by: None = None) -> Totals: ...

@@ -102,6 +102,8 @@ class Enforcer:
         self._clock = clock
         self._longest = ttl
         self._on_expiry = on_expiry
+        self.charges_input = on_expiry == "charge_input"
+        """Whether a hold that runs out is charged the input of its call."""
         self._journal = journal
         self._rules: tuple[Rule, ...] = ()  # replaced, never changed: readers take no lock
         self._plans: Plans
@@ -171,11 +173,6 @@ class Enforcer:
         else:
             self._ttl = self._longest
             self._way = Direct(ledger)
-
-    @property
-    def charges_input(self) -> bool:
-        """Whether a hold that runs out is charged the input of its call."""
-        return self._on_expiry == "charge_input"
 
     def flush(self, timeout: float | None = 2.0) -> bool:
         """Wait until the ledger and the alerts have everything they were told. Returns whether they do."""
@@ -455,7 +452,11 @@ class Enforcer:
                 tokens of one type count.
             assumed: nano-USD that budgets which assume a price count where it is not known.
         """
-        if hold is None or not hold.end():
+        if hold is None:
+            return
+        try:
+            hold._once.pop()  # Hold.end(), in one go
+        except IndexError:
             return
         known = actual
         if actual.nano_usd is None and hold.unpriced:
@@ -467,7 +468,7 @@ class Enforcer:
         else:
             self._way.closed(hold.id)
             self._way.tell("settle", hold.id, known, hold.claims, apart)
-        if hold.has_runs:
+        if hold._runs:
             for each, claim in hold.runs():
                 each.settled(claim, known)
                 if usage is not None:

@@ -84,13 +84,7 @@ class Plans:
     def plan(self, call: Call, now: float) -> Plan:
         """The plan for a call at a time."""
         provider, model, tags, _, operation, api_key = call
-        key = (
-            provider,
-            model,
-            operation,
-            api_key if self._reads_key else "",
-            *[tags.get(name) for name in self._reads_tags],
-        )
+        key = (provider, model, operation, api_key if self._reads_key else "", *map(tags.get, self._reads_tags))
         plan = self._made.get(key)
         if plan is None or not plan.start <= now < plan.end:
             plan = Plan(self.rules, call, now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenbudget_otel.pricing import catalog as catalogs
 from tokenbudget_otel.pricing.cost import Cost
-from tokenbudget_otel.pricing.names import host_of, plain, provider_id, spellings
+from tokenbudget_otel.pricing.names import host_of, names_to_price, plain, provider_id, spellings
 from tokenbudget_otel.pricing.overrides import (
     ANY_PROVIDER,
     Overrides,
@@ -77,14 +77,30 @@ class Explanation(NamedTuple):
     """A second source that prices the model otherwise, or in more tiers; it counts in upper bounds."""
 
 
+_Answered = tuple[str, str, str | None, str | None, bool]
+"""A provider, the model asked for, the one that answered, the tier, and whether in a batch."""
+
+
 class _View:
     """Overrides and what has been compiled under them. Replaced as a whole when the overrides change."""
 
-    __slots__ = ("dearest", "found", "limits", "overrides", "overrides_any", "quotes", "reachable", "sets", "tariffs")
+    __slots__ = (
+        "answers",
+        "dearest",
+        "found",
+        "limits",
+        "overrides",
+        "overrides_any",
+        "quotes",
+        "reachable",
+        "sets",
+        "tariffs",
+    )
 
     def __init__(self, overrides: Overrides) -> None:
         self.overrides = overrides
         self.overrides_any = bool(overrides)
+        self.answers: dict[_Answered, tuple[tuple[str, ...], Tariff | None]] = {}
         self.dearest: dict[str, str | None] = {}
         self.found: dict[tuple[str | None, str], tuple[Entry, str] | None] = {}
         self.limits: dict[tuple[str | None, str], ModelLimits] = {}
@@ -171,6 +187,71 @@ class PriceBook:
         if unpriced:
             return Cost(nano_usd, "partial", tariff, card, usage, unpriced)
         return Cost(nano_usd, "stale" if at > tariff.stale_after else "priced", tariff, card, usage)
+
+    def cost_of_answer(
+        self,
+        provider: str,
+        asked: str,
+        answered: str | None,
+        usage: TokenUsage,
+        at: float,
+        tier: str | None,
+        batch: bool,
+        reported_nano_usd: int | None = None,
+    ) -> Cost:
+        """:meth:`cost` of a call that asked for one model and, as it says, was answered by another: by the first of
+        the two names (:func:`.names_to_price`) that has a price. The answer may name a snapshot that the catalog does
+        not know yet, or a deployment; and what the program says of the name that it asks for goes before that.
+
+        >>> from tokenbudget_otel.usage import TokenUsage
+        >>> usage = TokenUsage(input_tokens=1000, output_tokens=100)
+        >>> price_book().cost_of_answer("openai", "gpt-4o", "gpt-4o-9999-01-01", usage, 1_790_000_000, None, False).usd
+        Decimal('0.0035')
+        """
+        view = self._view
+        names: tuple[str, ...] = ()
+        try:
+            names, tariff = view.answers[provider, asked, answered, tier, batch]
+        except (KeyError, TypeError):
+            pass
+        else:
+            # What nearly every call comes to, in one go: one price at all times, and counts that came before.
+            if (
+                reported_nano_usd is None
+                and tariff is not None
+                and (card := tariff.only) is not None
+                and tariff.tier is None
+                and at <= tariff.stale_after
+            ):
+                known = usage.__dict__
+                straight = card.straights.get(tuple(known))
+                if straight is not None and (nano_usd := straight.price(*known.values())) is not None:
+                    return Cost(nano_usd, "priced", tariff, card, usage)
+        names = names or self._names(view, provider, asked, answered, tier, batch)
+        found = None
+        for name in names:
+            cost = self.cost(provider, name, usage, at=at, tier=tier, batch=batch, reported_nano_usd=reported_nano_usd)
+            if cost._nano_usd is not None:
+                return cost
+            found = found or cost
+        assert found is not None
+        return found
+
+    def _names(
+        self, view: _View, provider: str, asked: str, answered: str | None, tier: str | None, batch: bool
+    ) -> tuple[str, ...]:
+        names = names_to_price(provider, asked, answered)
+        first = names[0]
+        if first != asked and asked and self.sets(provider, asked) and not self.sets(provider, first):
+            names = (asked, first)
+        if view is self._view and isinstance(first, str) and (tier is None or isinstance(tier, str)):
+            if len(view.answers) >= _MOST_CACHED:
+                view.answers.clear()
+            view.answers[provider, asked, answered, tier, batch] = (
+                names,
+                self._tariff(view, provider, first, tier, batch),
+            )
+        return names
 
     def expected(
         self,

@@ -68,6 +68,7 @@ class Card:
         "least",
         "levels",
         "rates",
+        "straights",
     )
 
     def __init__(self, prices: Prices, least: Mapping[str, int] | None = None) -> None:
@@ -93,6 +94,7 @@ class Card:
         self.least = tuple((least or {}).items())
         self._ceilings: dict[tuple[str | None, bool], tuple[tuple[int, int, int, int], ...]] = {}
         self._straights = Straights()
+        self.straights = self._straights.made
 
     def level(self, usage: TokenUsage) -> int:
         """Which of the levels by prompt length a call is billed at: the whole of it at one."""

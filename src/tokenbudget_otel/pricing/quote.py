@@ -26,7 +26,7 @@ class Quote:
         ttl, text_only: as for :meth:`.PriceBook.bound`.
     """
 
-    __slots__ = ("_plain", "_reachable", "_tariff", "_text_only", "_ttl", "_worst", "limits")
+    __slots__ = ("_plain", "_reachable", "_straight", "_tariff", "_text_only", "_ttl", "_worst", "limits")
 
     def __init__(
         self,
@@ -47,6 +47,34 @@ class Quote:
         if reachable and not any(each.dated for each in reachable):
             cards = [each.only for each in reachable if each.only is not None]
             self._worst = tuple((card.dearest(ttl, text_only), card.denominator) for card in cards) or None
+        self._straight = self._in_one_go()
+
+    def _in_one_go(self) -> tuple[int, ...] | None:
+        """Fee, input, output and denominator of :meth:`expected` and of :meth:`bound`, where each is one formula."""
+        if self._worst is None or len(self._worst) != 1 or self._tariff is None or self._tariff.only is None:
+            return None
+        (worst, denominator), plain = self._worst[0], self._tariff.only.plain()
+        if plain is None or len(plain) != 1 or len(worst) != 1 or plain[0][0] or worst[0][0]:
+            return None
+        return (*plain[0][1:], self._tariff.only.denominator, *worst[0][1:], denominator)
+
+    def amounts(
+        self, likely_in: int, likely_out: int, bound_in: int, bound_out: int, at: float, until: float
+    ) -> tuple[int | None, int | None]:
+        """:meth:`expected` and :meth:`bound` of one request.
+
+        >>> from tokenbudget_otel.pricing import price_book
+        >>> price_book().quote("openai", "gpt-4o").amounts(1000, 100, 2000, 500, 1_790_000_000, 1_790_000_600)
+        (3500000, 10000000)
+        """
+        if (straight := self._straight) is not None:
+            fee, of_input, of_output, by, worst_fee, of_worst_input, of_worst_output, worst_by = straight
+            worst = worst_fee + of_worst_input * bound_in + of_worst_output * bound_out
+            return (
+                -(-(fee + of_input * likely_in + of_output * likely_out) // by),
+                -(-(worst if worst > 0 else 0) // worst_by),
+            )
+        return self.expected(likely_in, likely_out, at), self.bound(bound_in, bound_out, at, until)
 
     def expected(self, input_tokens: int, output_tokens: int, at: float) -> int | None:
         """Nano-USD of so many tokens at plain rates, as :meth:`.PriceBook.expected` says."""

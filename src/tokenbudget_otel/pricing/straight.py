@@ -110,7 +110,14 @@ def straight(card: Card, shape: Shape) -> Straight | None:
         if below := [f"l{number} < 0" for number, (_, _, form) in enumerate(leaves) if min(form.values()) < 0]:
             lines.append(f" if {' or '.join(below)}: return None")
         amounts = "".join(f"{int(rate * denominator)}*l{number}, " for number, (_, rate, _) in enumerate(leaves))
-        lines.append(f" return share(names{index}, ({amounts}), {denominator})")
+        if denominator == 1:  # nothing to share out
+            lines.append(" found = {}")
+            for number, (unit, rate, _) in enumerate(leaves):
+                if rate:
+                    lines.append(f" if l{number}: found[{unit.removesuffix('_tokens')!r}] = {int(rate)}*l{number}")
+            lines.append(" return found")
+        else:
+            lines.append(f" return share(names{index}, ({amounts}), {denominator})")
         bill = f" return {total if card.denominator == 1 else f'-(-({total}) // {card.denominator})'}"
         if index and "input_tokens" not in names:
             continue  # of no length: the first level
@@ -122,7 +129,7 @@ def straight(card: Card, shape: Shape) -> Straight | None:
             price.append(bill)
             parts += lines
     made: dict[str, Any] = {}
-    # Nothing of this comes from outside: it is made of numbered names and of integers.
+    # Nothing of this comes from outside: it is made of numbered names, of integers, and of names of our own units.
     exec("\n".join((*price, *parts)), helpers, made)
     return Straight(made["price"], made["parts"])
 
@@ -169,8 +176,6 @@ def _sum(form: Mapping[str, int], variables: Mapping[str, str], constant: int = 
 
 def _share(names: Sequence[str], amounts: Sequence[int], denominator: int) -> dict[str, int]:
     """Whole nano-USD that add up to the sum rounded up: the rounding goes to the largest remainders."""
-    if denominator == 1:
-        return {name: amount for name, amount in zip(names, amounts, strict=True) if amount}
     whole = {name: amount // denominator for name, amount in zip(names, amounts, strict=True) if amount}
     missing = -(-sum(amounts) // denominator) - sum(whole.values())
     if missing:
