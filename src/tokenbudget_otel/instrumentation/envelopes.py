@@ -101,16 +101,15 @@ def between(prefix: bytes, suffix: bytes, words: bytes) -> bytes:
 
 
 def alike(
-    events: list[bytes], start: int, most: int, hints: tuple[bytes, ...], void: tuple[bytes, ...]
-) -> tuple[int, int, bytes, bytes, bytes] | None:
-    """The plain events of a stream in which all that are not plain stand at its ends: the places of the first, and
-    after the last, the bytes before and after their words, and their words, a line each. ``None`` where the stream is
-    of another kind, or more than ``most`` stand at its ends.
+    events: list[bytes], hints: tuple[bytes, ...], void: tuple[bytes, ...]
+) -> tuple[list[int], bytes, bytes, bytes] | None:
+    """The events of a stream that are not plain, by their place, the bytes before and after the words of all others,
+    and these words, a line each. ``None`` where that is not so easily told.
 
     What :class:`Envelope` would find, in few and large operations: of most streams nothing else need be known.
     """
-    step = (len(events) - start) >> 3
-    samples = events[start + 2 * step : start + 7 * step : step]
+    step = len(events) >> 3
+    samples = events[2 * step : 7 * step : step]
     size, end = _sizes.get(hints, (0, 0))
     if not (size and _fit(samples, size, end)):
         prefix, suffix = _common(samples)
@@ -118,8 +117,8 @@ def alike(
         if not size or not end:
             return None
         _sizes[hints] = size, end
-    found = _between(events, start, most, samples[0][:size], samples[0][-end:], hints, void)
-    if found is None or len(found[4]) > (found[1] - found[0]) * (size + end):
+    found = _between(events, samples[0][:size], samples[0][-end:], hints, void)
+    if found is None or len(found[3]) > (len(events) - len(found[0])) * (size + end):
         _sizes.pop(hints, None)  # those of another stream, and too few for this one
     return found
 
@@ -135,26 +134,26 @@ def _fit(samples: list[bytes], size: int, end: int) -> bool:
 
 
 def _between(
-    events: list[bytes],
-    start: int,
-    most: int,
-    prefix: bytes,
-    suffix: bytes,
-    hints: tuple[bytes, ...],
-    void: tuple[bytes, ...],
-) -> tuple[int, int, bytes, bytes, bytes] | None:
-    first, last = start, len(events)
+    events: list[bytes], prefix: bytes, suffix: bytes, hints: tuple[bytes, ...], void: tuple[bytes, ...]
+) -> tuple[list[int], bytes, bytes, bytes] | None:
+    count = len(events)
+    first, last = 0, count
     while not (events[first].startswith(prefix) and events[first].endswith(suffix)):
         first += 1
     while not (events[last - 1].startswith(prefix) and events[last - 1].endswith(suffix)):
         last -= 1
-    if len(events) - last + first - start > most:
-        return None
+    odd = [*range(first), *range(last, count)]
     plain = events[first:last]
-    words = list(map(itemgetter(slice(len(prefix), -len(suffix))), plain))
+    word = itemgetter(slice(len(prefix), -len(suffix)))
+    words = list(map(word, plain))
     # Words are as long as they should be only where these bytes stand on both sides, each in its place.
     if prefix + (suffix + prefix).join(words) + suffix != b"".join(plain):
-        return None
+        around = len(prefix) + len(suffix)
+        fits = [len(event) >= around and event.startswith(prefix) and event.endswith(suffix) for event in plain]
+        if 2 * sum(fits) < count:
+            return None
+        words = list(map(word, compress(plain, fits)))
+        odd = [*range(first), *(first + place for place, fit in enumerate(fits) if not fit), *range(last, count)]
     lines = b"\n".join(words)
     if lines.count(b"\n") != len(words) - 1 or b"\r" in lines:
         return None
@@ -168,13 +167,13 @@ def _between(
         if hint in text:
             break
     else:
-        return first, last, prefix, suffix, lines
+        return odd, prefix, suffix, lines
     for nothing in void:
         text = text.replace(nothing, nothing[:1])
     for hint in hints:
         if hint in text:
             return None
-    return first, last, prefix, suffix, lines
+    return odd, prefix, suffix, lines
 
 
 _sizes: Final[dict[tuple[bytes, ...], tuple[int, int]]] = {}

@@ -128,28 +128,10 @@ class EventScanner:
         while start < count and (self._first or self.carry):
             self._fed(start, pieces[start], made)
             start += 1
-        if count - start >= _FEW and (run := alike(pieces, start, _FEW, self._hints, self._void)) is not None:
-            first, last, prefix, suffix, words = run
-            while start < first:
-                self._fed(start, pieces[start], made)
-                start += 1
-            if not self.carry and _is_chunk(prefix, suffix):
-                self._runs.append((prefix, suffix, words))
-                self._size += len(words)
-                self.chunks += last - first
-                while last < count:
-                    self._fed(last, pieces[last], made)
-                    last += 1
-                if self._size > _COMPRESS_AT:
-                    self._count()
-                return made
-            while start < count and self.carry:
-                self._fed(start, pieces[start], made)
-                start += 1
         odd, runs = self._sifted(pieces[start:] if start else pieces)
-        for envelope, words in runs:
-            self._runs.append((envelope.prefix, envelope.suffix, words))
-            self._size += len(words)
+        for run in runs:
+            self._runs.append(run)
+            self._size += len(run[2])
         self.chunks += count - start - len(odd)
         for place in odd:
             self._fed(start + place, pieces[start + place], made)
@@ -164,17 +146,25 @@ class EventScanner:
         if (chunks := self.chunks - before) != 1:
             made.append((place, chunks))
 
-    def _sifted(self, pieces: list[bytes]) -> tuple[list[int], list[tuple[Envelope, bytes]]]:
+    def _sifted(self, pieces: list[bytes]) -> tuple[list[int], list[tuple[bytes, bytes, bytes]]]:
         """The pieces that are to be looked at, by their place, and the words of all others. Each of those is one whole
         event, and stands between others that are whole."""
         places: list[int] | None = None
         events = pieces
-        runs: list[tuple[Envelope, bytes]] = []
+        runs: list[tuple[bytes, bytes, bytes]] = []
+        if (
+            len(events) >= _FEW
+            and (run := alike(events, self._hints, self._void)) is not None
+            and _is_chunk(run[1], run[2])
+        ):
+            places = run[0]
+            runs.append(run[1:])
+            events = [pieces[place] for place in places]
         while len(events) >= _FEW and len(runs) < _KINDS and (envelope := self._envelope_of(events)) is not None:
             odd, words = envelope.sift(events)
             if words is None:
                 break
-            runs.append((envelope, words))
+            runs.append((envelope.prefix, envelope.suffix, words))
             events = [events[place] for place in odd]
             places = odd if places is None else [places[place] for place in odd]
         if places is None:
@@ -274,6 +264,8 @@ def _is_head(head: bytes) -> bool:
 
 def _is_whole(piece: bytes) -> bool:
     """Whether a piece ends where an event does."""
+    if piece.endswith(b"\n\n") and piece[-3:-2] not in (b"\n", b"\r", b""):
+        return True
     end = 0
     for boundary in _BOUNDARY.finditer(piece):
         end = boundary.end()

@@ -419,9 +419,12 @@ class LinesWatcher:
 
 def decoder(response: Any) -> Callable[[bytes], bytes] | None:
     """What undoes the content encoding of ``response``, or ``None`` where there is none to undo."""
+    headers = response.headers
+    if "content-encoding" not in headers:  # headers of httpx say so in less time than they take to have none
+        return None
     encodings = [
         name
-        for part in (response.headers.get("content-encoding") or "").split(",")
+        for part in (headers.get("content-encoding") or "").split(",")
         if (name := part.strip().lower()) not in ("", "identity")
     ]
     if not encodings:
