@@ -301,11 +301,7 @@ class Meter:
             amount = counted(nano_usd, (known.get("input_tokens") or 0) + (written or 0))
             self.enforcer.settle(ticket.hold, amount, usage, assumed)
         if not estimated and written is not None:
-            # Move the typical output of the model a little towards what it just wrote.
-            typical = self._typical.get((provider, model))
-            if typical is None and len(self._typical) >= 1_000:
-                self._typical.clear()
-            self._typical[provider, model] = written if typical is None else typical + 0.1 * (written - typical)
+            self._learn(provider, model, written)
         return charge
 
     def release(self, ticket: Ticket) -> None:
@@ -467,6 +463,14 @@ class Meter:
         usage = (units or TokenUsage()).replace(input_tokens=input_tokens, output_tokens=0)
         cost = self.prices.cost(request.provider, model, usage, at=request.at, tier=request.tier, batch=request.batch)
         return counted(cost.nano_usd, usage.total_tokens)
+
+    def _learn(self, provider: str, model: str, output_tokens: int) -> None:
+        """Move the typical output of a model a little towards what it just wrote."""
+        key = (provider, model)
+        known = self._typical.get(key)
+        if known is None and len(self._typical) >= 1_000:
+            self._typical.clear()
+        self._typical[key] = output_tokens if known is None else known + 0.1 * (output_tokens - known)
 
 
 class _Revision:

@@ -45,7 +45,8 @@ def told(admit: Callable[..., Any], enforcer: Enforcer, call: Call, estimate: Es
     try:
         hold = admit(enforcer, call, estimate)
     except BudgetExceeded as error:
-        return (type(error), error.shortfall, str(error), vars(error)), None
+        before = str(error)  # as it is written before the shortfall has been made
+        return (type(error), error.shortfall, str(error), vars(error), before), None
     if hold is None:
         return None, None
     # The keys of runs are each its own.

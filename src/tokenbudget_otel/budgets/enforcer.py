@@ -350,7 +350,7 @@ class Enforcer:
         on_expiry = None if self._on_expiry == "charge" else self._charge_on_expiry(estimate)
         answer = ledger.reserve_counted(hold_id, claims, claims, self._ttl, on_expiry, plan.owner)
         if isinstance(answer, Refused):
-            if not plan.final or any(each.action != "block" for each in runs):
+            if not plan.final or (runs and any(each.action != "block" for each in runs)):
                 return None
             asked = Hold(hold_id, call, claims, sources, estimate, UNCHANGED, len(runs), cut)
             found, now = paired(asked, answer.shortages), self._clock() if now is None else now

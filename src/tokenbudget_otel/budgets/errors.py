@@ -70,16 +70,24 @@ $1.0000 is left ($0.0000 spent, $0.0000 reserved by calls in flight). This budge
         self.__dict__.update(shortfall.__dict__, shortfall=shortfall)
 
     @classmethod
-    def later(cls, budget: str, scope: Mapping[str, str], explain: Callable[[], Shortfall]) -> Self:
+    def later(
+        cls,
+        budget: str,
+        scope: Mapping[str, str],
+        explain: Callable[[], Shortfall],
+        write: Callable[[], str] | None = None,
+    ) -> Self:
         """A refusal that is explained when somebody wants to know more of it than budget and scope: a program that is
-        over its limit may be told so a thousand times a second, and looks at none of it."""
+        over its limit may be told so a thousand times a second, and looks at none of it. ``write`` gives the message
+        alone."""
         error = cls.__new__(cls)
-        error.__dict__.update(budget=budget, scope=scope, _explain=explain)
+        error.__dict__.update(budget=budget, scope=scope, _write=write, _explain=explain)
         return error
 
     def _explained(self) -> Self:
         if (explain := self.__dict__.get("_explain")) is not None:
             BudgetExceeded.__init__(self, explain())
+            self.__dict__.pop("_write", None)
             self.__dict__.pop("_explain", None)  # now, and not before: another thread may want to know as well
         return self
 
@@ -99,6 +107,9 @@ $1.0000 is left ($0.0000 spent, $0.0000 reserved by calls in flight). This budge
         _ARGS.__set__(self._explained(), args)
 
     def __str__(self) -> str:
+        write: Callable[[], str] | None = self.__dict__.get("_write")
+        if write is not None:
+            return write()
         return Exception.__str__(self._explained())
 
     def __repr__(self) -> str:
@@ -177,10 +188,14 @@ class BudgetUnreachable(BudgetExceeded):
 
 
 def refusal_later(
-    dimension: Dimension, budget: str, scope: Mapping[str, str], explain: Callable[[], Shortfall]
+    dimension: Dimension,
+    budget: str,
+    scope: Mapping[str, str],
+    explain: Callable[[], Shortfall],
+    write: Callable[[], str] | None = None,
 ) -> BudgetExceeded:
     """The same for a shortfall of a known price, which is made when somebody looks at it."""
-    return (TokenLimitReached if dimension == "tokens" else BudgetExceeded).later(budget, scope, explain)
+    return (TokenLimitReached if dimension == "tokens" else BudgetExceeded).later(budget, scope, explain, write)
 
 
 def refusal(shortfall: Shortfall) -> BudgetExceeded:

@@ -89,7 +89,7 @@ class Shortfall:
         return self.action != "warn" and not self.dry_run
 
     def __str__(self) -> str:
-        call = f"this call to {self.provider} {self.model}".rstrip()
+        call = the_call(self.provider, self.model)
         if self.partial:
             verdict = f"stopped {call} in the middle of its answer"
         elif self.action == "warn":
@@ -102,12 +102,7 @@ class Shortfall:
             reason = f"what is left of it is not known. {self.unreachable}"
         else:
             reason = self._unpriced_reason() if self.unpriced else f"{self._reason()}. {self._reset()}"
-        return f"Budget {self.budget!r}{self._scope()} {verdict}: {reason}"
-
-    def _scope(self) -> str:
-        if not self.scope:
-            return ""
-        return f" ({scope_words(self.scope)})"
+        return f"Budget {self.budget!r}{of_scope(self.scope)} {verdict}: {reason}"
 
     def _unpriced_reason(self) -> str:
         return (
@@ -121,33 +116,61 @@ class Shortfall:
         object.__setattr__(self, "_nano_usd", numbers)
 
     def _reason(self) -> str:
-        more = " more" if self.partial else ""
-        if self.dimension == "usd":
-            known: tuple[int, ...] = self.__dict__.get("_nano_usd") or tuple(to_nano(each) for each in self._numbers())
-            limit, spent, reserved, needed, remaining = map(format_usd, known)
-            if needed == remaining:
-                limit, spent, reserved, needed, remaining = (format_usd(each, places=9) for each in known)
-            return (
-                f"it needs {needed}{more}, and {remaining} of the limit of {limit} is left "
-                f"({spent} spent, {reserved} reserved by calls in flight)"
-            )
-        limit, spent, reserved, needed, remaining = self._numbers()
-        return (
-            f"it needs {_counted(needed, self.dimension)}{more}, and {remaining:,} of the limit of "
-            f"{_counted(limit, self.dimension)} are left ({spent:,} spent, {reserved:,} reserved by calls in flight)"
-        )
+        known: tuple[Any, ...] | None = self.__dict__.get("_nano_usd")
+        if known is None:
+            known = self._numbers()
+            if self.dimension == "usd":
+                known = tuple(to_nano(each) for each in known)
+        limit, spent, reserved, needed, remaining = known
+        return reason(self.dimension, limit, spent, reserved, needed, remaining, " more" if self.partial else "")
 
     def _numbers(self) -> tuple[Any, ...]:
         names = ("limit", "spent", "reserved", "needed", "remaining")
         return tuple([getattr(self, f"{name}_{self.dimension}") for name in names])
 
     def _reset(self) -> str:
-        if self.resets_at is None:
-            return "This budget does not reset."
-        if self.retry_after is None:
-            return "Waiting would not help: the call alone needs more than the whole limit."
-        zone = self.resets_at.tzname() or ""
-        return f"Window {self.window} ends at {self.resets_at:%Y-%m-%d %H:%M} {zone}, in {_duration(self.retry_after)}."
+        return reset(self.window, None if self.resets_at is None else moment(self.resets_at), self.retry_after)
+
+
+def the_call(provider: str, model: str) -> str:
+    """What is refused."""
+    return f"this call to {provider} {model}".rstrip()
+
+
+def of_scope(scope: Mapping[str, str]) -> str:
+    """Behind the name of a budget, of which scope it is."""
+    return f" ({scope_words(scope)})" if scope else ""
+
+
+def reason(
+    dimension: Dimension, limit: int, spent: int, reserved: int, needed: int, remaining: int, more: str = ""
+) -> str:
+    """That there is no room, in numbers; money in nano-USD."""
+    if dimension == "usd":
+        places = 9 if format_usd(needed) == format_usd(remaining) else 4
+        return (
+            f"it needs {format_usd(needed, places=places)}{more}, and {format_usd(remaining, places=places)} of the "
+            f"limit of {format_usd(limit, places=places)} is left ({format_usd(spent, places=places)} spent, "
+            f"{format_usd(reserved, places=places)} reserved by calls in flight)"
+        )
+    return (
+        f"it needs {_counted(needed, dimension)}{more}, and {remaining:,} of the limit of "
+        f"{_counted(limit, dimension)} are left ({spent:,} spent, {reserved:,} reserved by calls in flight)"
+    )
+
+
+def moment(at: datetime) -> str:
+    """A time, as a sentence gives it."""
+    return f"{at:%Y-%m-%d %H:%M} {at.tzname() or ''}"
+
+
+def reset(window: str, end: str | None, retry_after: float | None) -> str:
+    """When there will be room; ``end`` is when the window ends (:func:`moment`)."""
+    if end is None:
+        return "This budget does not reset."
+    if retry_after is None:
+        return "Waiting would not help: the call alone needs more than the whole limit."
+    return f"Window {window} ends at {end}, in {_duration(retry_after)}."
 
 
 def _counted(value: int, unit: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tokenbudget_otel.budgets.amounts import Amount, Call
@@ -13,6 +15,7 @@ from tokenbudget_otel.budgets.ledger import DIMENSIONS, Balance, Dimension, Ledg
 from tokenbudget_otel.budgets.remedies import Source, seconds_to_end, seconds_to_room
 from tokenbudget_otel.budgets.rules import Rule, scope_of, standing
 from tokenbudget_otel.budgets.steps import Steps
+from tokenbudget_otel.budgets.windows import zone_named
 
 if TYPE_CHECKING:
     from tokenbudget_otel.budgets.shortfall import Shortfall
@@ -39,9 +42,38 @@ def final(hold: Hold, found: list[tuple[Source, Shortage]], now: float) -> Budge
         if chosen is None or (math.inf if wait is None else wait) > longest:
             longest, chosen = math.inf if wait is None else wait, (source, shortage, dimension, wait)
     assert chosen is not None
-    source, shortage, dimension, _ = chosen
+    source, shortage, dimension, wait = chosen
     scope = scope_of(shortage.claim.key) if isinstance(source, Rule) else {}
-    return refusal_later(dimension, source.name, scope, functools.partial(shortfall_of, hold.call, *chosen))
+    write = None
+    if isinstance(source, Rule):
+        write = functools.partial(_text_of, hold.call, scope, source, shortage, dimension, wait)
+    return refusal_later(dimension, source.name, scope, functools.partial(shortfall_of, hold.call, *chosen), write)
+
+
+def _text_of(
+    call: Call, scope: Mapping[str, str], source: Rule, shortage: Shortage, dimension: Dimension, wait: float | None
+) -> str:
+    """What the :class:`.Shortfall` of a refusal says, without making it: spans say it of every refused call."""
+    from tokenbudget_otel.budgets import shortfall as words
+
+    claim, balance = shortage
+    index = DIMENSIONS.index(dimension)
+    limit, needed = claim[4:7][index] or 0, claim[1:4][index]
+    spent, reserved = balance[1:4][index], balance[4:7][index]
+    reason = words.reason(dimension, limit, spent, reserved, needed, max(0, limit - spent - reserved))
+    end = None if claim.ends is None else _end(claim.ends, source.budget.timezone)
+    verdict = f"refused {words.the_call(call.provider, call.model)} before it was sent"
+    return (
+        f"Budget {source.name!r}{words.of_scope(scope)} {verdict}: {reason}. "
+        f"{words.reset(source.window_id(claim.key), end, wait)}"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _end(ends: float, timezone: str) -> str:
+    from tokenbudget_otel.budgets import shortfall as words
+
+    return words.moment(datetime.fromtimestamp(ends, zone_named(timezone)))
 
 
 def explained(
