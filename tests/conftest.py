@@ -30,6 +30,19 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+_PROCESS: Final = os.getpid()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """A child that a test has forked, and that an error has led out of the test, ends here: otherwise it would go on as
+    a second run of all the tests that follow, and keep the first from ending."""
+    if os.getpid() != _PROCESS:
+        if call.excinfo is not None:
+            os.write(2, f"in a forked child: {call.excinfo.getrepr(style='short')}\n".encode())
+        os._exit(70)
+
+
 _UNFREEZE_EVERY: Final = 400
 """Tests after which what was left lying around is looked through after all."""
 

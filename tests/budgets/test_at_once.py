@@ -360,9 +360,11 @@ def test_a_forked_child_says_that_it_holds_what_it_reserves() -> None:
     enforcer.admit(CALL, SMALL)
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        enforcer.admit(CALL, SMALL)
-        os.write(write, "\n".join(f"{os.getpid()} {hold.owner}" for hold in enforcer.ledger.holds()).encode())
-        os._exit(0)
+        try:
+            enforcer.admit(CALL, SMALL)
+            os.write(write, "\n".join(f"{os.getpid()} {hold.owner}" for hold in enforcer.ledger.holds()).encode())
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
     lines = os.read(read, 10_000).decode().splitlines()
     assert len(lines) == 2 and f":{child} " in lines[1] and f":{os.getpid()} " in lines[0]
