@@ -21,11 +21,11 @@ RUNS = 15
 CASES = {
     "import opentelemetry.sdk.trace": ("", "import opentelemetry.sdk.trace"),
     "+ import tokenbudget_otel": ("import opentelemetry.sdk.trace", "import tokenbudget_otel"),
-    "+ instrument(), openai and anthropic imported": (
+    "+ instrument(), openai and anthropic imported (reads the catalog)": (
         "import opentelemetry.sdk.trace, openai, anthropic, tokenbudget_otel",
         "tokenbudget_otel.instrument()",
     ),
-    "+ first price (loads the catalog)": (
+    "+ first price (the catalog is there)": (
         "import tokenbudget_otel as tb; tb.instrument(); usage = tb.TokenUsage(input_tokens=1000, output_tokens=100)",
         "tb.calculate_cost('gpt-4o', usage, provider='openai')",
     ),
