@@ -25,7 +25,6 @@ from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Pe
 from tokenbudget_otel.instrumentation.facts import ResponseFacts, fields, get, text
 from tokenbudget_otel.instrumentation.fields import NOTHING, Fields, plain_models
 from tokenbudget_otel.instrumentation.instrumentor import SdkInstrumentor
-from tokenbudget_otel.instrumentation.known_peers import KnownPeers
 from tokenbudget_otel.instrumentation.sizing import MediaTokens, input_tokens, longest_cache_ttl
 from tokenbudget_otel.instrumentation.stainless import StainlessDoor, changed_options
 from tokenbudget_otel.instrumentation.streams import StreamFormat
@@ -332,11 +331,7 @@ class AnthropicDoor(StainlessDoor):
 
     def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
         super().__init__(telemetry, meter)
-        self._peers = KnownPeers(super().peer)
         self._batches = AnthropicBatches(meter, _read)
-
-    def peer(self, client: Any) -> Peer:
-        return self._peers.of(client)
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         method, path = method.lower(), url.partition("?")[0]

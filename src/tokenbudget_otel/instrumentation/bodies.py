@@ -53,13 +53,13 @@ _followed: Final[weakref.WeakSet[Watcher]] = weakref.WeakSet()
 """Watchers of bodies, so that those which the program still holds when it ends are ended too."""
 
 
-def _endingall() -> None:
+def _end_all() -> None:
     for watcher in tuple(_followed):
         if not watcher.done:
             end(watcher, "abandoned")
 
 
-deferred.at_exit(_endingall)
+deferred.at_exit(_end_all)
 os.register_at_fork(after_in_child=_followed.clear)  # what the parent follows is the parent's to end
 
 

@@ -537,7 +537,16 @@ def error_name(error: BaseException) -> str:
 
 
 def open_request(
-    provider: str, model: str, operation: str, size: Any, *, tier: str | None = None, at: float | None = None
+    provider: str,
+    model: str,
+    operation: str,
+    size: Any,
+    *,
+    tier: str | None = None,
+    at: float | None = None,
+    free: bool = False,
+    api_key: str = "",
+    changing: Callable[[], tuple[frozenset[str], int]] | None = None,
 ) -> Request:
     """A request of the current context."""
     ctx = context_api.get_current()
@@ -547,7 +556,10 @@ def open_request(
         operation,
         size,
         tier=tier,
+        free=free,
         at=time.time() if at is None else at,
         tags=current_tags(ctx),
         context=ctx,
+        api_key=api_key,
+        changing=changing,
     )

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
-
-from opentelemetry.context import get_current
 
 from tokenbudget_otel.budgets import BudgetExceeded
 from tokenbudget_otel.budgets.remedies import UNCHANGED
 from tokenbudget_otel.instrumentation import deferred, followed
 from tokenbudget_otel.instrumentation.beneath import Holder, held_by_peers, holder_of
-from tokenbudget_otel.instrumentation.call import LlmCall
+from tokenbudget_otel.instrumentation.call import LlmCall, open_request
 from tokenbudget_otel.instrumentation.endpoint import Body, Endpoint, Opened, Peer
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.failures import provably_unbilled
@@ -28,8 +25,7 @@ from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.nesting import under_way
 from tokenbudget_otel.instrumentation.recording import Recording
 from tokenbudget_otel.instrumentation.telemetry import Telemetry
-from tokenbudget_otel.meter import Meter, Request
-from tokenbudget_otel.tags import current_tags
+from tokenbudget_otel.meter import Meter
 
 
 class Door:
@@ -325,17 +321,13 @@ class Door:
         if model is None:
             asked = body.get("model")
             model = asked if isinstance(asked, str) else ""
-        context = get_current()
-        request = Request(
+        request = open_request(
             peer.provider,
             model,
             endpoint.operation,
             functools.partial(endpoint.size, body, options),
             tier=tier,
             free=peer.free,
-            at=time.time(),
-            tags=current_tags(context),
-            context=context,
             api_key=peer.api_key,
             changing=changing,
         )

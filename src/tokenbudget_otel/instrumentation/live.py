@@ -228,14 +228,13 @@ class Session:
             self.door.meter.release(ticket)
 
     def _request(self, size: Size, operation: str | None = None, model: str | None = None) -> Request:
-        request = open_request(
+        return open_request(
             self.peer.provider,
             self.model or self.response_model or "" if model is None else model,
             operation or self.kind.operation,
             lambda: size,
+            api_key=self.peer.api_key,
         )
-        request.api_key = self.peer.api_key
-        return request
 
     def _unadmitted(self, request: Request) -> LlmCall:
         """A call that no budget is asked for: it has been admitted before, or cannot be refused any more."""

@@ -23,7 +23,6 @@ from tokenbudget_otel.instrumentation.fields import plain_models
 from tokenbudget_otel.instrumentation.guard import tell_once
 from tokenbudget_otel.instrumentation.hosts import COMPATIBLE, by_class, provider_of, tell_of_unknown
 from tokenbudget_otel.instrumentation.instrumentor import Doors, SdkInstrumentor
-from tokenbudget_otel.instrumentation.known_peers import KnownPeers
 from tokenbudget_otel.instrumentation.openai_background import BackgroundResponses
 from tokenbudget_otel.instrumentation.openai_batches import OpenAIBatches
 from tokenbudget_otel.instrumentation.openai_realtime import RealtimeDoor, ResponsesDoor
@@ -534,15 +533,10 @@ class OpenAIDoor(StainlessDoor):
         super().__init__(telemetry, meter)
         self._stream_usage = stream_usage
         self._refusing: set[str] = set()
-        self._peers = KnownPeers(self._find_peer)
         self._background = BackgroundResponses(meter)
         self._batches = OpenAIBatches(meter)
 
-    def peer(self, client: Any) -> Peer:
-        """Who ``client`` talks to."""
-        return self._peers.of(client)
-
-    def _find_peer(self, client: Any) -> Peer:
+    def find_peer(self, client: Any) -> Peer:
         """Half the world speaks OpenAI's API: a host is OpenAI's only if it is known to be."""
         url = client.base_url
         runtime = RUNTIMES.get(str(get(client, "_provider_runtime", "name")))

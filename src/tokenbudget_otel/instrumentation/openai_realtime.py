@@ -414,15 +414,14 @@ class ResponsesSession(Session):
 
     def _asks(self, body: Body) -> Request:
         endpoint = self._sized(body)
-        request = open_request(
+        return open_request(
             self.peer.provider,
             text(body.get("model")) or self.response_model or "",
             endpoint.operation,
             functools.partial(endpoint.size, body, None),
             tier=text(body.get("service_tier")),
+            api_key=self.peer.api_key,
         )
-        request.api_key = self.peer.api_key
-        return request
 
     def _sized(self, body: Body) -> Endpoint:
         """The endpoint, for a request that may go on from a response of which the size is known."""

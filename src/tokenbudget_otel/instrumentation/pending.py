@@ -10,11 +10,14 @@ import re
 import threading
 from array import array
 from operator import sub
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tokenbudget_otel.instrumentation.facts import ResponseFacts
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.sse import EventScanner
+
+if TYPE_CHECKING:
+    from tokenbudget_otel.instrumentation.streams import StreamReader
 
 ROOM: Final = 131_072
 """Bytes of one stream that are put down before they are looked at."""
@@ -29,17 +32,6 @@ MOST_END: Final = 3
 """From the first line end of an event to its end, at most, where it is one line."""
 
 _NEVER: Final = b"\0no event ends so"
-
-
-class _Reader(Protocol):
-    @property
-    def complete(self) -> bool: ...
-
-    @property
-    def usage_is_final(self) -> bool: ...
-
-    @property
-    def facts(self) -> ResponseFacts: ...
 
 
 class Pending:
@@ -63,7 +55,7 @@ class Pending:
                  "strips",
                  "tail", "times")  # fmt: skip
 
-    def __init__(self, reader: _Reader, scanner: EventScanner, *, strips: bool) -> None:
+    def __init__(self, reader: StreamReader, scanner: EventScanner, *, strips: bool) -> None:
         self._reader = reader
         self._scanner: EventScanner | None = scanner
         self.clear = False
@@ -177,7 +169,7 @@ class Pending:
 
     # --- what is known -----------------------------------------------------------------------------------------
 
-    def _looked(self) -> _Reader:
+    def _looked(self) -> StreamReader:
         """The reader. Where another is looking right now, what he has not told yet is not waited for: it may be this
         very thread, further out."""
         if self.pieces and self._lock.acquire(blocking=False):

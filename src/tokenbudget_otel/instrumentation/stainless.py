@@ -21,7 +21,10 @@ from tokenbudget_otel.instrumentation.facts import text
 from tokenbudget_otel.instrumentation.guard import log_once
 from tokenbudget_otel.instrumentation.hosts import by_class, provider_of
 from tokenbudget_otel.instrumentation.http_door import HttpDoor
+from tokenbudget_otel.instrumentation.known_peers import KnownPeers
 from tokenbudget_otel.instrumentation.nesting import part_of_another, under_way
+from tokenbudget_otel.instrumentation.telemetry import Telemetry
+from tokenbudget_otel.meter import Meter
 
 
 class StainlessDoor(HttpDoor):
@@ -33,14 +36,18 @@ class StainlessDoor(HttpDoor):
     classes: ClassVar[Mapping[str, str]] = {}
     """Client classes that stand for a provider, whatever their base URL."""
 
+    def __init__(self, telemetry: Telemetry, meter: Meter) -> None:
+        super().__init__(telemetry, meter)
+        self._peers = KnownPeers(self.find_peer)
+
     # --- what a subclass provides ------------------------------------------------------------------------------
 
     def endpoint(self, method: str, url: str) -> Endpoint | None:
         """The endpoint of a request, or ``None`` for one that is not metered."""
         raise NotImplementedError
 
-    def peer(self, client: Any) -> Peer:
-        """Who ``client`` talks to."""
+    def find_peer(self, client: Any) -> Peer:
+        """Find out who ``client`` talks to. Asked once for each client (:class:`KnownPeers`)."""
         url = client.base_url
         provider = by_class(client, self.classes) or provider_of(str(url), self.provider)
         return Peer(provider, url.host, url.port, api_key=key_of(client))
@@ -55,6 +62,10 @@ class StainlessDoor(HttpDoor):
     def tier(self, body: Body) -> str | None:
         """The service tier that a request asks for."""
         return text(body.get("service_tier"))
+
+    def peer(self, client: Any) -> Peer:
+        """Who ``client`` talks to."""
+        return self._peers.of(client)
 
     # --- installing --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tokenbudget_otel as tb
-from tokenbudget_otel.instrumentation import door as door_module
+from tokenbudget_otel.instrumentation import call as call_module
 from tokenbudget_otel.instrumentation.openai_usage import chat_usage, reported_cost
 from tokenbudget_otel.simulator import Behaviour
 
@@ -105,8 +105,8 @@ def test_deepseek_is_priced_by_the_time_of_the_request(
     at: datetime, nano_usd: None, client_at: Any, sim: Any, instrumented: Any, meter: Any, monkeypatch: Any
 ) -> None:
     now = at.timestamp()
-    clock = types.SimpleNamespace(**{**vars(door_module.time), "time": lambda: now})
-    monkeypatch.setattr(door_module, "time", clock)
+    clock = types.SimpleNamespace(**{**vars(call_module.time), "time": lambda: now})
+    monkeypatch.setattr(call_module, "time", clock)
     sim.then(Behaviour(**USED, cached_tokens=600))
     chat(client_at("deepseek", "deepseek"), "deepseek-v4-pro", False)
     usage = tb.TokenUsage(**USED, cache_read_tokens=600)
