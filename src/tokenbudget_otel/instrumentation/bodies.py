@@ -75,6 +75,43 @@ hold = _held.add
 let_go = _held.discard
 
 
+class _Reading:
+    """Around the reading of a body: holds its iterator, and tells the watcher how it came to an end."""
+
+    __slots__ = ("_iterator", "_watcher")
+
+    def __init__(self, watcher: Watcher, iterator: Any) -> None:
+        self._watcher = watcher
+        self._iterator = iterator
+
+    def __enter__(self) -> None:
+        _held.add(self._iterator)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, GeneratorExit):
+            return  # the reader let go; close() or the finaliser follows and knows more
+        _held.discard(self._iterator)
+        end(self._watcher, "read" if error is None else "failed", error)
+
+
+class _AsyncReading:
+    """The same of a body that is read on an event loop: nothing is to be held, and reading can be cancelled."""
+
+    __slots__ = ("_watcher",)
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            end(self._watcher, "read")
+        elif not isinstance(error, GeneratorExit):
+            end(self._watcher, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed", error)
+
+
 class _Body:
     """The byte stream, sync and async; mixed with the byte stream classes of the HTTP library at hand."""
 
@@ -100,8 +137,7 @@ class _Body:
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
         self._iterator = iterator = iter(self._stream)
-        _held.add(iterator)
-        try:
+        with _Reading(watcher, iterator):
             for data in iterator:
                 stamp(perf_counter())
                 keep(data)
@@ -113,14 +149,6 @@ class _Body:
                     yield data
             if rest := _rest(watcher):
                 yield rest
-        except GeneratorExit:
-            raise  # the reader let go; close() or the finaliser follows and knows more
-        except BaseException as error:
-            _held.discard(iterator)
-            end(watcher, "failed", error)
-            raise
-        _held.discard(iterator)
-        end(watcher, "read")
 
     def _stripped(self, pending: Pending) -> Iterator[bytes]:
         """The pieces of a stream without what our request for usage brought. :meth:`Pending.take` is what decides; two
@@ -131,8 +159,7 @@ class _Body:
         clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
         cut = len(tail)
         self._iterator = iterator = iter(self._stream)
-        _held.add(iterator)
-        try:
+        with _Reading(watcher, iterator):
             for data in iterator:
                 now = perf_counter()
                 if data.endswith(tail) and data.find(b"\n") >= len(data) - MOST_END:
@@ -157,22 +184,13 @@ class _Body:
                 yield data
             if rest := _rest(watcher):
                 yield rest
-        except GeneratorExit:
-            raise  # the reader let go; close() or the finaliser follows and knows more
-        except BaseException as error:
-            _held.discard(iterator)
-            end(watcher, "failed", error)
-            raise
-        _held.discard(iterator)
-        end(watcher, "read")
 
     def _looked_at(self) -> Iterator[bytes]:
         """The pieces of a stream each of which is looked at before it is handed on."""
         watcher = self._watcher
         growth: Growth | None = getattr(watcher, "growth", None)
         self._iterator = iterator = iter(self._stream)
-        _held.add(iterator)
-        try:
+        with _Reading(watcher, iterator):
             for data in iterator:
                 shown = _shown(watcher, data)
                 if growth is not None and growth.due() and (refusal := growth.refused()) is not None:
@@ -184,14 +202,6 @@ class _Body:
                     yield shown
             if rest := _rest(watcher):
                 yield rest
-        except GeneratorExit:
-            raise  # the reader let go; close() or the finaliser follows and knows more
-        except BaseException as error:
-            _held.discard(iterator)
-            end(watcher, "failed", error)
-            raise
-        _held.discard(iterator)
-        end(watcher, "read")
 
     def close(self) -> None:
         if deferred.in_collector():
@@ -230,7 +240,7 @@ class _Body:
     async def _put_down_async(self, pending: Pending) -> AsyncIterator[bytes]:
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
-        try:
+        with _AsyncReading(watcher):
             async for data in self._stream:
                 stamp(perf_counter())
                 keep(data)
@@ -242,22 +252,13 @@ class _Body:
                     yield data
             if rest := _rest(watcher):
                 yield rest
-        except GeneratorExit:
-            raise
-        except asyncio.CancelledError as error:
-            end(watcher, "cancelled", error)
-            raise
-        except BaseException as error:
-            end(watcher, "failed", error)
-            raise
-        end(watcher, "read")
 
     async def _stripped_async(self, pending: Pending) -> AsyncIterator[bytes]:
         watcher, room = self._watcher, ROOM
         stamp, keep = pending.times.append, pending.pieces.append
         clear, null, tail, ending = pending.clear, pending.null, pending.tail, pending.ending
         cut = len(tail)
-        try:
+        with _AsyncReading(watcher):
             async for data in self._stream:
                 now = perf_counter()
                 if data.endswith(tail) and data.find(b"\n") >= len(data) - MOST_END:
@@ -282,15 +283,6 @@ class _Body:
                 yield data
             if rest := _rest(watcher):
                 yield rest
-        except GeneratorExit:
-            raise
-        except asyncio.CancelledError as error:
-            end(watcher, "cancelled", error)
-            raise
-        except BaseException as error:
-            end(watcher, "failed", error)
-            raise
-        end(watcher, "read")
 
     async def _looked_at_async(self) -> AsyncIterator[bytes]:
         watcher = self._watcher
