@@ -199,9 +199,7 @@ def test_the_bound_holds(cloud: str, how: str, served: Served, tmp_path: Path) -
         assert found.attributes["host.id"] == "i-1234567890abcdef0", "the firmware knows it"
 
 
-def test_the_bound_is_for_all_of_them_together(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bound_is_for_all_of_them_together(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two servers are silent. One after the other they would take twice as long."""
     served(MetadataServer(servers.ec2, silent=True))
     with MetadataServer(servers.ecs, silent=True) as task:
@@ -316,6 +314,6 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tokenbudget_otel.export.where.asking.entry_points", lambda group: ())
     found = machine(tmp_path, EC2)
     assert [note for note in found.notes if note.startswith("aws_ec2")] == [
-        "aws_ec2 is not installed (pip install 'tokenbudget-otel[where]')"
+        "aws_ec2 of opentelemetry-sdk-extension-aws is not installed (pip install 'tokenbudget-otel[where]')"
     ]
     assert found.attributes["host.id"] == "i-1234567890abcdef0"

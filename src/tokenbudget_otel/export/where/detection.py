@@ -14,13 +14,12 @@ from tokenbudget_otel.export.where.asking import Answer, ask, load
 from tokenbudget_otel.export.where.evidence import Evidence
 from tokenbudget_otel.export.where.kubernetes import CGROUP, in_kubernetes
 from tokenbudget_otel.export.where.places import DETECTORS, EXTRA, PLACES, Place
+from tokenbudget_otel.export.where.switch import VARIABLE
 
 TIMEOUT: Final = "TOKENBUDGET_WHERE_TIMEOUT"
 DEFAULT_SECONDS: Final = 1.0
 MOST_SECONDS: Final = 4.0
 """OpenTelemetry waits 5 seconds for a detector, and takes nothing of one that is later."""
-
-NAMED: Final = "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS"
 
 _OF_PLACES: Final = ("cloud.", "host.", "k8s.", "container.", "faas.", "aws.", "azure.", "gcp.", "heroku.")
 """What is taken from a detector. Some also name the service or the process, which is not theirs to say."""
@@ -76,7 +75,7 @@ def detect(evidence: Evidence, seconds: float) -> Found:
 def _what_is_missing(name: str, functions: Collection[str], answers: Mapping[str, Answer | Exception]) -> str:
     """Why a detector that was to be called has given nothing; ``""`` if it has."""
     if name not in functions:
-        return f"{name} is not installed (pip install '{EXTRA}')"
+        return f"{name} of {DETECTORS[name].distribution} is not installed (pip install '{EXTRA}')"
     answer = answers.get(name)
     if answer is None:
         return f"{name} has not answered in time"
@@ -113,7 +112,7 @@ def _named(evidence: Evidence) -> set[str]:
     """The detectors that OpenTelemetry calls itself. It does not read the variable where it has a file."""
     if evidence.variable("OTEL_CONFIG_FILE"):
         return set()
-    named = {name.strip() for name in evidence.variable(NAMED).split(",")}
+    named = {name.strip() for name in evidence.variable(VARIABLE).split(",")}
     return set(DETECTORS) if "*" in named else named
 
 
