@@ -232,7 +232,7 @@ def test_opentelemetrys_own_way_of_asking_is_not_kept_waiting(tmp_path: Path, mo
         lambda: get_aggregated_resources([WhereDetector(timeout=0.2, root=tmp_path, environ={})], Resource({"a": 1}))
     )
     over.set()
-    assert took < 5
+    assert took < 15
     assert dict(resource.attributes) == {"a": 1}
 
 

@@ -47,6 +47,6 @@ def test_the_declarative_file_is_understood(tmp_path: Path, monkeypatch: pytest.
     given: list[object] = []
     monkeypatch.setattr(WhereDetector, "__init__", lambda self, **options: given.append(options))
     monkeypatch.setattr(WhereDetector, "detect", lambda self: Resource({}))
-    (tmp_path / "otel.yaml").write_text(blocks()[1])
+    (tmp_path / "otel.yaml").write_text(blocks()[-1])
     assert create_resource(load_config_file(str(tmp_path / "otel.yaml")).resource).attributes["service.name"] == "shop"
     assert given == [{"timeout": 0.5}]

@@ -236,6 +236,7 @@ def in_a_cloud(cloud: str, how: str, folder: Path, *command: str, **variables: s
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     assert said["code"] == 0, said["err"]
+    assert "Traceback" not in said["err"], said["err"]
     return said
 
 

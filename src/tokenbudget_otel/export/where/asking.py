@@ -16,6 +16,9 @@ GROUP: Final = "opentelemetry_resource_detector"
 
 _log: Final = logging.getLogger(__name__)
 
+_THREAD: Final = "tokenbudget-where-"
+"""How our threads are named."""
+
 Answer = Mapping[str, Any]
 
 
@@ -33,9 +36,15 @@ def load(names: Iterable[str]) -> dict[str, Callable[[], Answer]]:
 
 
 def _function(kind: Any) -> Callable[[], Answer]:
-    # It raises what it would log otherwise: whether that is worth a line is ours to say.
+    # It raises what it would log otherwise, and what it logs all the same is kept back: one that is not answered has
+    # a line of ours, not a traceback in the program's log.
+    logging.getLogger(kind.__module__).addFilter(_not_asked_by_us)
     detector = kind(raise_on_error=True)
     return lambda: dict(detector.detect().attributes)
+
+
+def _not_asked_by_us(_record: logging.LogRecord) -> bool:
+    return not threading.current_thread().name.startswith(_THREAD)
 
 
 def ask(functions: Mapping[str, Callable[[], Answer]], seconds: float) -> dict[str, Answer | Exception]:
@@ -49,7 +58,7 @@ def ask(functions: Mapping[str, Callable[[], Answer]], seconds: float) -> dict[s
     end = time.monotonic() + seconds
     answers: queue.SimpleQueue[tuple[str, Answer | Exception]] = queue.SimpleQueue()
     for name, function in functions.items():
-        thread = threading.Thread(target=_answer, args=(name, function, answers), name=f"where-{name}", daemon=True)
+        thread = threading.Thread(target=_answer, args=(name, function, answers), name=_THREAD + name, daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # the interpreter ends, or has as many threads as it may

@@ -68,18 +68,23 @@ def detect(evidence: Evidence, seconds: float) -> Found:
     functions = load(called)
     # With 0, only those are left that ask nobody.
     answers = ask(functions, min(seconds, MOST_SECONDS) or DEFAULT_SECONDS)
-    notes = [*passed_over.values(), *(_what_is_missing(name, functions, answers) for name in called)]
+    asked = {name for name in called if DETECTORS[name].server(evidence)}
+    notes = [*passed_over.values(), *(_what_is_missing(name, functions, answers, asked) for name in called)]
     return Found(_merged(places, answers, evidence), tuple(place.name for place in places), tuple(filter(None, notes)))
 
 
-def _what_is_missing(name: str, functions: Collection[str], answers: Mapping[str, Answer | Exception]) -> str:
-    """Why a detector that was to be called has given nothing; ``""`` if it has."""
+def _what_is_missing(
+    name: str, functions: Collection[str], answers: Mapping[str, Answer | Exception], asked: Collection[str]
+) -> str:
+    """Why a detector that was to be called has given nothing; ``""`` if it has, or if it asks nobody (``asked``)."""
     if name not in functions:
         return f"{name} of {DETECTORS[name].distribution} is not installed (pip install '{EXTRA}')"
     answer = answers.get(name)
     if answer is None:
         return f"{name} has not answered in time"
-    return f"{name} has failed: {type(answer).__name__}: {answer}" if isinstance(answer, Exception) else ""
+    if isinstance(answer, Exception):
+        return f"{name} has failed: {type(answer).__name__}: {answer}"
+    return f"{name} has got no answer" if not answer and name in asked else ""
 
 
 def _holds(place: Place, evidence: Evidence) -> bool:

@@ -17,7 +17,8 @@ MOUNTS: Final = "/proc/self/mountinfo"
 HOSTS: Final = "/etc/hosts"
 
 _KUBELETS_HOSTS: Final = "# Kubernetes-managed hosts file."
-_HOST_NETWORK: Final = "(host network)"
+"""In a pod with the network of its node the sentence goes on: "file (host network)."."""
+
 _LONGEST_HOSTNAME: Final = 63
 
 _UID: Final = r"([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})"
@@ -59,8 +60,7 @@ def _nowhere(_evidence: Evidence) -> str:
 
 def _name_by_hostname(evidence: Evidence) -> str:
     """The hostname is the pod's name, unless the pod uses the network of its node, or the name had to be cut."""
-    hosts = evidence.file(HOSTS).partition("\n")[0]
-    if not hosts.startswith(_KUBELETS_HOSTS) or _HOST_NETWORK in hosts:
+    if not evidence.file(HOSTS).startswith(_KUBELETS_HOSTS):
         return ""
     hostname = evidence.hostname()
     return hostname if len(hostname) < _LONGEST_HOSTNAME else ""
