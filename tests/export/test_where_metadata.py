@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -344,3 +344,27 @@ def test_these_requests_are_not_the_programs(tmp_path: Path, monkeypatch: pytest
     answers = ask({"host": lambda: {"traced": is_instrumentation_enabled()}}, 4)
     assert answers == {"host": {"traced": False}}
     assert is_instrumentation_enabled()
+
+
+@pytest.mark.parametrize("address", ["http://[169.254", "nowhere", "file:///etc/passwd?", "http://"])
+def test_addresses_that_are_none(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", address)
+    monkeypatch.setenv("ECS_CONTAINER_METADATA_URI_V4", address)
+    found = machine(tmp_path, EC2)
+    assert found.attributes["cloud.platform"] == "aws_ecs"
+    assert found.attributes["host.id"] == "i-1234567890abcdef0"
+    assert {note.partition(" ")[0] for note in found.notes} == {"aws_ec2", "aws_ecs"}
+
+
+def test_a_row_of_the_table_that_fails_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenbudget_otel.export.where import detection
+    from tokenbudget_otel.export.where.places import PLACES, Place
+
+    def fails(_evidence: Evidence) -> Mapping[str, str]:
+        raise RuntimeError("a bug of ours")
+
+    broken = (Place("a", lambda evidence: bool(fails(evidence))), Place("b", lambda _: True, fails))
+    monkeypatch.setattr(detection, "PLACES", (*broken, *PLACES))
+    assert machine(tmp_path, EC2, 0).attributes["host.id"] == "i-1234567890abcdef0"

@@ -106,8 +106,8 @@ def _why_not(name: str, evidence: Evidence, seconds: float) -> str | None:
         return ""
     if detector.off and evidence.variable(detector.off).lower() in ("true", "1", "yes"):
         return f"{name} is not asked: {detector.off} is set"
-    host = urlsplit(server).hostname or ""
-    if proxy := _proxy(host):
+    host = _host(server)
+    if host and (proxy := _proxy(host)):
         # The proxy's machine would answer for itself, or nobody would.
         return f"{name} is not asked: the proxy {proxy} stands before {host} (add it to NO_PROXY)"
     return None
@@ -127,8 +127,14 @@ def _proxy(host: str) -> str:
     proxy = proxies.get("http") or proxies.get("all") or ""
     if not proxy or proxy_bypass(host):
         return ""
-    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return parts.hostname or "named in the environment"
+    return _host(proxy if "//" in proxy else f"//{proxy}") or "named in the environment"
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _merged(places: Iterable[Place], answers: Mapping[str, Answer | Exception], evidence: Evidence) -> dict[str, Any]:
@@ -139,11 +145,18 @@ def _merged(places: Iterable[Place], answers: Mapping[str, Answer | Exception], 
             contained = True
             if answers.get("host") and attributes.get("host.id") == _of(answers, "host").get("host.id"):
                 attributes.pop("host.id", None)  # of the image, which many containers have in common
-        attributes |= _of_a_place(place.attributes(evidence), evidence)
+        attributes |= _of_a_place(_known_without_asking(place, evidence), evidence)
         for name in place.detectors:
             attributes |= _of_a_place(_of(answers, name), evidence)
     _complete(attributes)
     return attributes
+
+
+def _known_without_asking(place: Place, evidence: Evidence) -> Answer:
+    try:
+        return place.attributes(evidence)
+    except Exception:  # as with the signs
+        return {}
 
 
 def _of(answers: Mapping[str, Answer | Exception], name: str) -> Answer:
