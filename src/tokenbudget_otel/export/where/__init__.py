@@ -135,7 +135,7 @@ def _seconds(evidence: Evidence, said: float | None) -> float:
 
 
 def _said_by_the_user(environ: Mapping[str, str]) -> set[str]:
-    """The attributes that are theirs: OpenTelemetry has the detector count that it calls last, and that may be ours. Before
+    """The attributes that are theirs: OpenTelemetry has the detector count that it calls last, perhaps ours. Before
     1.42 the order is that of a set."""
     pairs = environ.get(OTEL_RESOURCE_ATTRIBUTES, "").split(",")
     return {pair.partition("=")[0].strip() for pair in pairs if "=" in pair}
