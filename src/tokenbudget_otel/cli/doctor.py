@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from tokenbudget_otel.cli.doctor_where import where_it_runs
 from tokenbudget_otel.cli.doctor_zero_code import zero_code
 from tokenbudget_otel.cli.findings import DISABLED, Finding, Level, disabled, version_of
 
@@ -72,6 +73,7 @@ OURS: Final[Mapping[str, Callable[[str], object]]] = {
     "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT": lambda value: _one_of(value, ("true", "false")),
     "TOKENBUDGET_CONTENT_MAX_BYTES": lambda value: _bytes(value),
     "TOKENBUDGET_REDACT": lambda value: _hook(value),
+    "TOKENBUDGET_WHERE_TIMEOUT": lambda value: _where_timeout(value),
     # Together they are a configuration, which is read as a whole: see _configuration.
     **{
         f"TOKENBUDGET_{name}": str
@@ -307,6 +309,7 @@ SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     _peers,
     _exporter,
     _sampling,
+    where_it_runs,
     _prices,
     _configuration,
     _variables,
@@ -318,6 +321,12 @@ def _bytes(value: str) -> None:
     from tokenbudget_otel.instrumentation.capture import read_max_bytes
 
     read_max_bytes(value)
+
+
+def _where_timeout(value: str) -> None:
+    from tokenbudget_otel.export.where.detection import read_seconds
+
+    read_seconds(value)
 
 
 def _hook(value: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,5 +126,28 @@ def _start_exporting() -> str | None:
         os.environ.setdefault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     from opentelemetry.instrumentation.auto_instrumentation import initialize
 
-    initialize()
+    with _where_it_runs():
+        initialize()
     return None
+
+
+@contextmanager
+def _where_it_runs() -> Iterator[None]:
+    """Have what is set up meanwhile say where this runs, if the extra for that is installed.
+
+    The variable is put back: what the program and its children do with it is theirs.
+    """
+    from tokenbudget_otel.export.where.switch import NAME, VARIABLE, is_installed, is_on
+
+    before = os.environ.get(VARIABLE)
+    if is_on() or not is_installed():
+        yield
+        return
+    os.environ[VARIABLE] = f"{before},{NAME}" if before and before.strip() else NAME
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
