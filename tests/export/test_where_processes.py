@@ -243,13 +243,13 @@ def in_a_cloud(cloud: str, how: str, folder: Path, *command: str, **variables: s
 
 
 def _need_namespaces() -> None:
-    test = [*NAMESPACES, "sh", "-c", "ip link set lo up && mount -t tmpfs tmpfs /sys/class"]
-    possible = (
-        shutil.which("unshare") and shutil.which("ip") and not subprocess.run(test, capture_output=True).returncode
-    )
-    if not possible:
-        text = "a namespace with a network of its own cannot be made here (unshare, ip, and the right to use them)"
+    missing = [program for program in ("unshare", "ip") if shutil.which(program) is None]
+    if missing:
+        text = f"{', '.join(missing)} is needed for a network of its own"
         (pytest.fail if os.environ.get("TOKENBUDGET_CI") else pytest.skip)(text)
+    test = [*NAMESPACES, "sh", "-c", "ip link set lo up && mount -t tmpfs tmpfs /sys/class"]
+    if subprocess.run(test, capture_output=True).returncode:  # not a matter of what is installed
+        pytest.skip("this user, or this kernel, may not make a network of its own")
 
 
 CLOUDS = {

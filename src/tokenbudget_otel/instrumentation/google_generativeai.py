@@ -15,7 +15,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import wrapt
@@ -212,7 +212,13 @@ class _OneMethod(Door):
         return ((), {**kwargs, "request": changed}) if "request" in kwargs else ((changed, *args[1:]), dict(kwargs))
 
 
-class _MeteredClient(wrapt.ObjectProxy[Any]):
+if TYPE_CHECKING:
+    _Proxy = wrapt.ObjectProxy[Any]
+else:  # which wrapt 1 does not know as a generic
+    _Proxy = wrapt.ObjectProxy
+
+
+class _MeteredClient(_Proxy):
     """A generated client of which some methods have a door before them."""
 
     def __init__(self, client: Any, methods: dict[str, Any]) -> None:
