@@ -49,13 +49,6 @@ class Wire(Protocol):
         """
 
 
-class Requester(Protocol):
-    """The one method of a ``requests.Session`` that is used. Its exceptions are ``OSError``."""
-
-    def request(self, method: str, url: str, **options: Any) -> Any:
-        """As :meth:`requests.Session.request`."""
-
-
 COMPRESSIONS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "none": bytes,
     "gzip": lambda body: gzip.compress(body, 6, mtime=0),
@@ -68,7 +61,7 @@ class HttpWire:
     """OTLP over HTTP.
 
     Args:
-        session: a ``requests.Session``, or what has its ``request``.
+        session: a ``requests.Session``, or what has its ``request`` (whose errors are ``OSError``).
         url: the whole URL of the signal, such as ``https://collector:4318/v1/traces``.
         headers: sent with each request.
         timeout: seconds for a connection, and for each time that an answer is waited for.
@@ -81,7 +74,7 @@ class HttpWire:
 
     def __init__(
         self,
-        session: Requester,
+        session: Any,
         url: str,
         headers: Mapping[str, str] | None = None,
         timeout: float = 10.0,
