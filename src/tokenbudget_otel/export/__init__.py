@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tokenbudget_otel.export.session import SpoolingSession as SpoolingSession
     from tokenbudget_otel.export.spool import Spool as Spool
     from tokenbudget_otel.export.spool_error import SpoolError as SpoolError
+    from tokenbudget_otel.export.spooled_otlp import SpooledOTLPSpanExporter as SpooledOTLPSpanExporter
+    from tokenbudget_otel.export.tokenbudget import TokenBudgetSpanExporter as TokenBudgetSpanExporter
     from tokenbudget_otel.export.wire import Answer as Answer
     from tokenbudget_otel.export.wire import HttpWire as HttpWire
     from tokenbudget_otel.export.wire import Wire as Wire
@@ -25,7 +27,9 @@ _HOME = {
     "Spool": "spool",
     "SpoolError": "spool_error",
     "SpooledGrpcSpanExporter": "grpc",
+    "SpooledOTLPSpanExporter": "spooled_otlp",
     "SpoolingSession": "session",
+    "TokenBudgetSpanExporter": "tokenbudget",
     "Wire": "wire",
 }
 
