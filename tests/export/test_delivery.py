@@ -174,7 +174,7 @@ def test_what_is_refused_is_set_aside_and_said_once(
 
 def test_too_large_is_halved(tracing: MakeTracing, receiver: Receiver) -> None:
     def at_most_three(request: Any) -> Mood:
-        return FINE if int(request.headers["content-length"]) < 700 else Mood(413)
+        return FINE if int(request.headers["content-length"]) < 480 else Mood(413)
 
     receiver.mood = at_most_three
     traced = tracing()
