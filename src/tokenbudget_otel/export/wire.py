@@ -108,6 +108,10 @@ class HttpWire:
             except Exception:  # an adapter of the program's own, which cannot be copied
                 pass
 
+    def uncompressed(self) -> HttpWire:
+        """The same way, without compression."""
+        return HttpWire(self.session, self.url, self.headers, self.timeout, **self._options)
+
     def post(self, body: bytes, content_type: str = PROTOBUF) -> Answer:
         """Send a request; as OTLP/JSON if ``content_type`` says so.
 
