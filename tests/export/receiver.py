@@ -174,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        request = Request(self.path, headers, UNPACK[headers.get("content-encoding")](body))
+        request = Request(self.path, headers, UNPACK.get(headers.get("content-encoding"), bytes)(body))
         if mood.manner == "hang":
             released.wait(60)
             self._cut()

@@ -77,6 +77,8 @@ class Courier:
         """How many requests were handed over here."""
         self._empty_at = 0
         """How many had been when last nothing waited."""
+        self.failure = ""
+        """Why the last request was not taken; empty if it was."""
         # What follows belongs to the thread alone.
         self._queue: deque[Entry] = deque()
         self._failures = 0
@@ -136,6 +138,19 @@ class Courier:
                 if left <= 0:
                     break
                 self._state.wait(left)
+
+    def deliver_now(self) -> bool:
+        """Send what waits, on this thread, until something fails. False if another process is sending.
+
+        Only where :meth:`start` was not called.
+        """
+        if not self._lock.take():
+            return False
+        try:
+            self._deliver()
+        finally:
+            self._lock.release()
+        return True
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
@@ -370,6 +385,7 @@ class Courier:
             self._later.clear()
             self._queue.clear()
         self._failures = 0
+        self.failure = ""
         self._told.discard("failure")
         if number_rejected:
             self._tell_once(
@@ -384,6 +400,7 @@ class Courier:
     # --- what is said ------------------------------------------------------------------------------------------------
 
     def _tell_failure(self, what: str) -> None:
+        self.failure = what
         self._tell_once(
             "failure",
             "%s does not take what is sent (%s). It is kept in %s and sent later",

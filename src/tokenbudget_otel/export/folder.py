@@ -262,9 +262,13 @@ class Folder:
                     return
                 continue
             file = self._oldest.popleft()
+            # Counted first: killed in between, it is counted although it is still there, not gone without a word.
+            self._count(numbers, "dropped.full", file.entry.items)
+            numbers.keep()
             if self._unlink(file.path):
                 self._add(numbers, -file.size, -1)
-                self._count(numbers, "dropped.full", file.entry.items)
+            else:
+                self._count(numbers, "dropped.full", -file.entry.items)
 
     # --- the ground --------------------------------------------------------------------------------------------------
 

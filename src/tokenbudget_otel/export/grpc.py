@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +53,7 @@ class SpooledGrpcSpanExporter(SpanExporter):
 
     def __init__(self, spool: Spool, **options: Any) -> None:
         try:
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+            grpc_exporter: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
         except ImportError:
             raise SpoolError(
                 "OTLP over gRPC needs a package that is not installed: "
@@ -59,7 +61,7 @@ class SpooledGrpcSpanExporter(SpanExporter):
             ) from None
         self._spool = spool
         # It reads options and environment, and makes the channel. What it exports itself is nothing.
-        self._exporter: Any = OTLPSpanExporter(**options)
+        self._exporter: Any = grpc_exporter.OTLPSpanExporter(**options)
         self._shut_down = False
         scheme = "grpc" if self._exporter._insecure else "grpcs"
         headers = {str(name): str(value) for name, value in self._exporter._headers}
@@ -92,28 +94,35 @@ class GrpcWire:
 
     def __init__(self, exporter: Any) -> None:
         self._exporter = exporter
+        self._pid = os.getpid()
+        self._error: Any = importlib.import_module("grpc").RpcError
+        self._retry_info: Any = importlib.import_module("google.rpc.error_details_pb2").RetryInfo
 
     def post(self, body: bytes) -> Answer:
         """Send a request, and give gRPC's answer as HTTP's."""
-        from google.rpc.error_details_pb2 import RetryInfo
-        from grpc import RpcError
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         exporter = self._exporter
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            exporter._initialize_channel_and_stub()  # the other one is the parent's
         try:
             answer = exporter._client.Export(
                 request=ExportTraceServiceRequest.FromString(body),
                 metadata=exporter._headers,
                 timeout=exporter._timeout,
             )
-        except RpcError as error:
+        except self._error as error:
             code, details = error.code().name, error.details() or ""
             if code == "RESOURCE_EXHAUSTED" and "larger than max" in details:
                 return Answer(413)
+            if code == "UNAVAILABLE":
+                exporter._channel.close()
+                exporter._initialize_channel_and_stub()
             asked = None
             for name, value in error.trailing_metadata() or ():
                 if name == "google.rpc.retryinfo-bin":
-                    delay = RetryInfo.FromString(value).retry_delay
+                    delay = self._retry_info.FromString(value).retry_delay
                     asked = delay.seconds + delay.nanos / 1e9
             return Answer(STATUSES.get(code, 503), asked)
         return Answer(200, None, answer.SerializeToString())

@@ -110,7 +110,7 @@ class HttpWire:
 
     def uncompressed(self) -> HttpWire:
         """The same way, without compression."""
-        return HttpWire(self.session, self.url, self.headers, self.timeout, "none", **self._options)
+        return HttpWire(self.session, self.url, self.headers, self.timeout, **self._options)
 
     def post(self, body: bytes, content_type: str = PROTOBUF) -> Answer:
         """Send a request; as OTLP/JSON if ``content_type`` says so.
