@@ -93,12 +93,32 @@ def _endpoint(exported: bool) -> Iterator[Finding]:
 
 
 def _spool() -> Finding:
-    from tokenbudget_otel.export.process_spools import spool_for
+    from tokenbudget_otel.cli.spool_source import spans_of, waiting
+    from tokenbudget_otel.export.folder import Folder
+    from tokenbudget_otel.export.place import default_folder, made_ready
+    from tokenbudget_otel.export.process_spools import NO_SPOOL
     from tokenbudget_otel.export.spool_error import SpoolError
-    from tokenbudget_otel.export.spool_look import waiting
 
+    if os.environ.get(VARIABLE, "").strip().lower() in NO_SPOOL:
+        return Finding(
+            "note", "spool", f"{VARIABLE} says that nothing is kept: spans that cannot be sent within seconds are lost"
+        )
+    place = default_folder()
     try:
-        folder, requests, size = waiting()
+        size = checked_max_bytes()
+        if not place.exists():
+            return Finding("ok", "spool", f"{place} is made when spans are exported; {size:,} bytes fit")
+        rows = waiting(Folder(made_ready(place), size))
     except SpoolError as error:
         return Finding("attention", "spool", str(error))
-    return Finding("ok", "spool", str(folder))
+    held = sum(row.bytes for row in rows)
+    text = f"{place}: {spans_of(sum(row.items for row in rows))} waiting ({held:,} of {size:,} bytes)"
+    aside = sum(row.refused + row.damaged for row in rows)
+    if aside:
+        return Finding(
+            "attention",
+            "spool",
+            f"{text}, {spans_of(aside)} refused or damaged",
+            "tokenbudget spool list; then tokenbudget spool replay --refused, or tokenbudget spool clear",
+        )
+    return Finding("ok", "spool", text)
