@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,7 @@ def any_values() -> st.SearchStrategy[AnyValue]:
         st.builds(AnyValue, string_value=texts),
         st.builds(AnyValue, bool_value=st.booleans()),
         st.builds(AnyValue, int_value=st.integers(-(2**63), 2**63 - 1)),
-        st.builds(AnyValue, double_value=st.floats()),
+        st.builds(AnyValue, double_value=st.floats(allow_nan=False) | st.just(math.nan)),
         st.builds(AnyValue, bytes_value=st.binary(max_size=20)),
     )
 

@@ -83,13 +83,15 @@ def _endpoint(exported: bool) -> Iterator[Finding]:
         named = os.environ.get(_TRACES, "").strip()
         yield Finding(
             "note",
-            "backend",
+            "backend exporter",
             f"`tokenbudget run` leaves exporters as {_TRACES}={named} has them, and does not send spans there" if named
             else "`tokenbudget run` sends spans there; opentelemetry-instrument does not",
             f"set {_TRACES}={named if named and named != 'none' else 'otlp'},tokenbudget",
         )  # fmt: skip
     if version_of("opentelemetry-distro") is None:
-        yield Finding("attention", "backend", "no spans are sent without code", "pip install opentelemetry-distro")
+        yield Finding(
+            "attention", "backend exporter", "no spans are sent without code", "pip install opentelemetry-distro"
+        )
 
 
 def _spool() -> Finding:

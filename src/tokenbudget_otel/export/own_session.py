@@ -37,12 +37,14 @@ class BeginningSession(SpoolingSession):
         headers = {**self.headers, **(options.get("headers") or {})}
         if not positional and method.upper() == "POST" and _is_empty(options.get("data"), headers):
             sent = {name: _text(value) for name, value in headers.items() if value is not None}
-            self.begin(
+            # As it will be posted to, so that what waits is sent with the same compression.
+            self._destination(
                 url,
-                headers=sent,
-                timeout=options.get("timeout"),
-                verify=options.get("verify"),
-                cert=options.get("cert"),
+                sent,
+                _compression(headers),
+                options.get("timeout"),
+                options.get("verify"),
+                options.get("cert"),
             )
             return response_of(url, 200)
         return super().request(method, url, *positional, **options)
@@ -146,13 +148,15 @@ def response_of(url: str, status: int, body: bytes = b"") -> requests.Response:
 def _is_empty(data: object, headers: Any) -> bool:
     if not isinstance(data, bytes) or len(data) > _EMPTY:
         return False
-    compression = next(
-        (_text(value).lower() for name, value in headers.items() if name.lower() == "content-encoding"), "none"
-    )
+    compression = _compression(headers)
     try:
         return compression in _UNPACK and not _UNPACK[compression](data)
     except (OSError, EOFError, zlib.error):
         return False
+
+
+def _compression(headers: Any) -> str:
+    return next((_text(value).lower() for name, value in headers.items() if name.lower() == "content-encoding"), "none")
 
 
 def _as_it_is(request: Any) -> Any:
