@@ -320,7 +320,8 @@ class Courier:
         pause = self._failed(answer.retry_after)
         if answer.status not in BUSY and answer.retry_after is None:
             tries = self._tries[entry] = self._tries.get(entry, 0) + 1
-            if tries >= _TRIES and len(self._queue) > 1:
+            # What has come since the last look waits behind it as well.
+            if tries >= _TRIES and (len(self._queue) > 1 or len(self._folder.waiting(self._place)) > 1):
                 # It may be this request that makes the receiver fail. Those behind it shall not wait for ever.
                 self._put_off(entry)
         return pause
