@@ -36,6 +36,9 @@ BUSY: Final = frozenset((408, 429, 502, 503, 504))
 _TRIES: Final = 3
 """How often a request is answered with another 5xx before the next one is tried."""
 
+_AT_ONCE: Final = 4_096
+"""How many names of files are kept in memory."""
+
 ADVICE: Final = {
     401: "check the key or the headers",
     403: "check what the key may do",
@@ -219,7 +222,7 @@ class Courier:
         on_disk, busy = None, False
         if not self._queue and self._folder.waiting(self._place):
             if self._lock.take():
-                self._queue.extend(self._folder.mended(self._place))
+                self._queue.extend(self._folder.mended(self._place)[:_AT_ONCE])
                 self._later = {entry: due for entry, due in self._later.items() if entry in self._queue}
                 self._tries = {entry: tries for entry, tries in self._tries.items() if entry in self._queue}
             else:
@@ -320,7 +323,8 @@ class Courier:
         pause = self._failed(answer.retry_after)
         if answer.status not in BUSY and answer.retry_after is None:
             tries = self._tries[entry] = self._tries.get(entry, 0) + 1
-            if tries >= _TRIES and len(self._queue) > 1:
+            # What has come since the last look waits behind it as well.
+            if tries >= _TRIES and (len(self._queue) > 1 or len(self._folder.waiting(self._place)) > 1):
                 # It may be this request that makes the receiver fail. Those behind it shall not wait for ever.
                 self._put_off(entry)
         return pause
