@@ -39,7 +39,7 @@ VARIABLES: Final[Mapping[str, Callable[[str], object]]] = {
         }.items()
     },
     VARIABLE: str,
-    MAX_BYTES_VARIABLE: lambda value: checked_max_bytes(value) if value else None,
+    MAX_BYTES_VARIABLE: lambda _: checked_max_bytes(),  # which reads it, and names it
 }
 """Environment variables of the backend's exporter and the spool, and what checks each. Their errors name them, and
 nothing that is secret."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import ReadableSpan
 
 from tokenbudget_otel import dialects, semconv
+from tokenbudget_otel.instrumentation.guard import log_once
 
 FORMER_NAMES: Final = {
     **semconv.FORMER_NAMES,
@@ -85,5 +86,13 @@ def with_former_names(span: ReadableSpan) -> ReadableSpan:
 
 
 def for_backend(spans: Sequence[ReadableSpan], all_spans: bool = False) -> list[ReadableSpan]:
-    """What the backend is sent of some spans."""
-    return [with_former_names(span) for span in spans if all_spans or is_call(span)]
+    """What the backend is sent of some spans. Never raises."""
+    chosen = []
+    for span in spans:
+        try:
+            if all_spans or is_call(span):
+                chosen.append(with_former_names(span))
+        except Exception as error:
+            log_once("tell what a span is of", error)
+            chosen.append(span)
+    return chosen

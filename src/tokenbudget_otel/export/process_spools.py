@@ -41,7 +41,7 @@ _spools: Final = _Spools()
 
 
 def spool_for(asked: Spool | str | os.PathLike[str] | bool | None = None) -> Spool | None:
-    """The spool that is asked for: itself, one in a folder, none (``False``), or as the environment says (``None``).
+    """The spool that is asked for: itself, one in a folder, none (``False``), or as the environment says.
 
     A folder that somebody has named has to be one that can be used. The default one, which nobody has asked for, is
     done without where it cannot be: in a container without a disk, say. That is logged.
@@ -53,14 +53,14 @@ def spool_for(asked: Spool | str | os.PathLike[str] | bool | None = None) -> Spo
         return asked
     if asked is not None and not isinstance(asked, bool):
         return _spools.at(Path(asked))
-    named = os.environ.get(VARIABLE, "").strip()
-    if asked is False or (asked is None and named.lower() in NO_SPOOL):
+    named = os.environ.get(VARIABLE, "").strip().lower()
+    if asked is False or named in NO_SPOOL:
         return None
-    if asked or (named and named.lower() not in NO_SPOOL):
-        return _spools.at(default_folder())
     try:
         return _spools.at(default_folder())
     except SpoolError as error:
+        if named:
+            raise
         logger.warning(
             "spans are sent without a spool, and lost where they cannot be sent: %s. %s=none says that this is meant",
             error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -25,7 +26,8 @@ class SpooledOTLPSpanExporter(SpanExporter):
 
     Args:
         protocol: ``http/protobuf`` or ``grpc``; by default as the environment says.
-        spool: a :class:`Spool`, or the folder of one; by default as ``TOKENBUDGET_SPOOL`` says.
+        spool: a :class:`Spool`, or the folder of one; by default as ``TOKENBUDGET_SPOOL`` says. Without one this is
+            the exporter alone.
         options: those of the exporter for that protocol.
 
     Raises:
@@ -47,7 +49,7 @@ class SpooledOTLPSpanExporter(SpanExporter):
         name, said = ("protocol", protocol) if protocol is not None else _protocol()
         if said not in _EXPORTERS:
             raise ValueError(f"{name}: {said!r} is not known here: give one of {', '.join(_EXPORTERS)}")
-        self._beneath: SpanExporter = _EXPORTERS[said](spool_for(True if spool is None else spool), options)
+        self._beneath: SpanExporter = _EXPORTERS[said](spool_for(spool), options)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Keep spans, and have them delivered."""
@@ -69,20 +71,35 @@ def _protocol() -> tuple[str, str]:
     return PROTOCOLS[-1], HTTP
 
 
-def _by_http(spool: Spool, options: dict[str, Any]) -> SpanExporter:
+def _by_http(spool: Spool | None, options: dict[str, Any]) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     from tokenbudget_otel.export.own_session import BeginningSession
 
+    if spool is None:
+        return OTLPSpanExporter(**options)
     exporter = OTLPSpanExporter(session=BeginningSession(spool), **options)
     exporter.export(())  # what an earlier process could not deliver is sent now, and not with the first span
     return exporter
 
 
-def _by_grpc(spool: Spool, options: dict[str, Any]) -> SpanExporter:
+def _by_grpc(spool: Spool | None, options: dict[str, Any]) -> SpanExporter:
     from tokenbudget_otel.export.grpc import SpooledGrpcSpanExporter
 
+    if spool is None:
+        try:
+            module = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
+        except ImportError:
+            raise ValueError(
+                "OTLP over gRPC needs a package that is not installed: "
+                "pip install opentelemetry-exporter-otlp-proto-grpc"
+            ) from None
+        exporter: SpanExporter = module.OTLPSpanExporter(**options)
+        return exporter
     return SpooledGrpcSpanExporter(spool, **options)
 
 
-_EXPORTERS: Final[dict[str, Callable[[Any, dict[str, Any]], SpanExporter]]] = {HTTP: _by_http, "grpc": _by_grpc}
+_EXPORTERS: Final[dict[str, Callable[[Spool | None, dict[str, Any]], SpanExporter]]] = {
+    HTTP: _by_http,
+    "grpc": _by_grpc,
+}
