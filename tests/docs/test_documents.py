@@ -51,6 +51,8 @@ def environment(sim: Simulator, workplace: Path) -> dict[str, str]:
         "OTEL_SDK_DISABLED": "",
         "PYTHONWARNINGS": "ignore",
         "COLUMNS": "120",
+        # There is no collector, which the OTLP exporters would wait for.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
         # What waits for receivers that are not there stays here, and not with the user who runs the tests.
         "XDG_STATE_HOME": str(workplace / "state"),
     }

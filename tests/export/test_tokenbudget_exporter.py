@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
-from receiver import Mood, Receiver, Request
+from receiver import CUT_BEFORE, Mood, Receiver, Request
 
 import tokenbudget_otel as tb
 from tokenbudget_otel import dialects
@@ -472,3 +474,52 @@ def test_a_mistake_of_ours_leaves_the_span_as_it_is(
     provider.get_tracer("x").start_span("chat", attributes=CHAT).end()
     provider.shutdown()
     assert [name for name, _ in sent(receiver)] == ["chat"], "rather one too many than one too few"
+
+
+def test_a_receiver_that_takes_json_alone_and_misbehaves_has_each_span_once(
+    receiver: Receiver, make_spool: Callable[..., Spool]
+) -> None:
+    rng = random.Random(7)
+
+    def met(request: Request) -> Mood:
+        if rng.random() < 0.4:
+            moods = (Mood(503), Mood(429, {"Retry-After": "0.01"}), Mood(500), Mood(408), CUT_BEFORE)
+            return rng.choice(moods)
+        return Mood(200 if request.headers["content-type"] == "application/json" else 415)
+
+    receiver.mood = met
+    spool = make_spool(longest_wait=0.02)
+    provider = TracerProvider()
+    exporter = TokenBudgetSpanExporter(receiver.url, KEY, spool=spool)
+    provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=4_000, max_export_batch_size=20))
+    tracer = provider.get_tracer("x")
+    for number in range(2_000):
+        tracer.start_span(f"chat {number}", attributes=CHAT).end()
+        if number == 1_000:
+            receiver.stop()
+            receiver.start()
+    provider.force_flush()
+    assert spool.flush(30)
+    provider.shutdown()
+    assert sorted(receiver.names, key=lambda name: int(name[5:])) == [f"chat {number}" for number in range(2_000)]
+    assert {request.headers["content-type"] for request in receiver.requests} == {"application/json"}
+    assert (spool.counts["accepted"], spool.counts["delivered"]) == (2_000, 2_000)
+
+
+@pytest.mark.parametrize("spooled", [True, False], ids=["spool", "no spool"])
+def test_a_forked_child_sends_its_own_spans(
+    exporting: Callable[..., TracerProvider], receiver: Receiver, spooled: bool
+) -> None:
+    provider = exporting(spool=None if spooled else False)
+    tracer = provider.get_tracer("x")
+    tracer.start_span("chat before", attributes=CHAT).end()
+    provider.force_flush()
+    if (child := os.fork()) == 0:
+        tracer.start_span("chat in the child", attributes=CHAT).end()
+        provider.force_flush()
+        provider.shutdown()
+        os._exit(0)
+    tracer.start_span("chat in the parent", attributes=CHAT).end()
+    assert os.waitpid(child, 0)[1] == 0
+    provider.shutdown()
+    assert sorted(receiver.names) == ["chat before", "chat in the child", "chat in the parent"]

@@ -6,6 +6,7 @@ the program. Those headers are for another receiver, and often hold its key.
 
 from __future__ import annotations
 
+import copy
 import gzip
 import zlib
 from collections.abc import Callable, Collection
@@ -17,6 +18,7 @@ import requests
 from tokenbudget_otel.export.session import SpoolingSession
 from tokenbudget_otel.export.spool import Spool
 from tokenbudget_otel.export.wire import PROTOBUF, HttpWire, Wire
+from tokenbudget_otel.forks import renew_after_fork
 
 _OF_OTLP: Final = frozenset(("content-type", "content-encoding", "user-agent"))
 
@@ -82,6 +84,12 @@ class DirectSession(requests.Session):
         self._kept = _OF_OTLP.union(name.lower() for name in headers)
         self._through = through
         self.auth = _as_it_is
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        # Connections belong to the parent. A copy of an adapter has the settings, and no connections.
+        for prefix, adapter in tuple(self.adapters.items()):
+            self.adapters[prefix] = copy.copy(adapter)
 
     def request(self, method: str, url: str, *positional: Any, **options: Any) -> requests.Response:  # type: ignore[override]
         """Post."""
