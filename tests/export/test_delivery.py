@@ -491,3 +491,13 @@ def test_a_thread_that_cannot_be_started_any_more(receiver: Receiver, make_spool
         session.post(receiver.url, data=request_of(2), headers={"Content-Type": "application/x-protobuf"})
         session.close()
     assert len(receiver.names) == 2
+
+
+def test_what_is_handed_over_just_before_the_end_is_sent(receiver: Receiver, make_spool: MakeSpool) -> None:
+    for number in range(50):
+        session = SpoolingSession(make_spool())
+        session.begin(receiver.url)
+        time.sleep(number / 50_000)
+        session.post(receiver.url, data=request_of(1, first=number), headers={"Content-Type": "application/x-protobuf"})
+        session.close()
+        assert len(receiver.names) == number + 1

@@ -176,8 +176,10 @@ class Courier:
         """Deliver what can be delivered, and wait. False if that was the last time."""
         self._wake.clear()
         self._urge.clear()
+        # Asked before it looks: what is handed over just before it is closed is not to be passed over.
+        last = self._closing_at is not None
         pause, patient = self._deliver()
-        if self._closing_at is not None:
+        if last:
             return False
         # While a receiver is given time, what else is handed over is no reason to try again.
         (self._urge if patient else self._wake).wait(pause)
