@@ -3,11 +3,13 @@ handed over with an unbuffered write."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from export_requests import Recording
@@ -17,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from tokenbudget_otel.export import Spool, SpoolingSession
+from tokenbudget_otel.export.folder import Folder
 
 
 class Booking(Recording):
@@ -31,9 +34,23 @@ class Booking(Recording):
         return result
 
 
+def _small_disk(folder: Path, size: int) -> None:
+    """Have the disk seem full when so many bytes are in the folder."""
+    real = Folder._write
+
+    def write(path: Path, body: bytes) -> None:
+        if sum(found.stat().st_size for found in folder.glob("*/*.otlp") if found.exists()) + len(body) > size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, body)
+
+    Folder._write = staticmethod(write)  # type: ignore[method-assign]
+
+
 def main(url: str, folder: str, log: str, options: dict[str, Any]) -> None:
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    if disk := options.pop("disk", None):
+        _small_disk(Path(folder), disk)
     spool = Spool(folder, first_wait=0.05, longest_wait=0.5, **options)
     session = SpoolingSession(spool)
     session.begin(url)

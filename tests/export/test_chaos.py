@@ -79,7 +79,7 @@ class Apps:
 
     def deliver_the_rest(self) -> Spool:
         """As the next program does that starts."""
-        spool = Spool(self.folder, first_wait=0.05, longest_wait=0.5, **self.options)
+        spool = Spool(self.folder, first_wait=0.05, longest_wait=0.5, max_bytes=self.options.get("max_bytes"))
         SpoolingSession(spool).begin(self.receiver.url, timeout=1)
         assert spool.flush(60)
         spool.close()
@@ -206,24 +206,27 @@ def test_without_kills_every_span_is_accounted_for_exactly(receiver: Receiver, s
     assert figures["at the receiver"] == tally["delivered"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 kB."""
+@pytest.fixture(params=["mounted", "seeming"])
+def small_disk(request: Any, tmp_path: Path) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A file system of 256 kB, where one can be mounted; and writes that fail as on one."""
     place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(place)], capture_output=True, check=False
-    ) if shutil.which("mount") and os.geteuid() == 0 else None  # fmt: skip
-    if done is None or done.returncode:
-        pytest.skip("a small file system can be mounted by root alone; test_delivery has a write that fails instead")
-    yield place
+    place.mkdir(mode=0o700)
+    if request.param == "seeming":
+        yield place / "spool", {"disk": 200_000}
+        return
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a file system can be mounted by root alone")
+    yield place / "spool", {}
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_disk_that_is_full(receiver: Receiver, start: Callable[..., Apps], small_disk: Path) -> None:
+def test_a_disk_that_is_full(
+    receiver: Receiver, start: Callable[..., Apps], small_disk: tuple[Path, dict[str, int]]
+) -> None:
     receiver.stop()
-    folder = small_disk / "spool"
-    apps = start(2, folder)
+    folder, options = small_disk
+    apps = start(2, folder, **options)
     apps.run(60, upto=SPANS // 4)
     assert "cannot be written to" in (apps.log.parent / "stderr").read_text()
     receiver.start()
@@ -231,6 +234,6 @@ def test_a_disk_that_is_full(receiver: Receiver, start: Callable[..., Apps], sma
     apps.end()
     spool = apps.deliver_the_rest()
     tally = spool._folder.tally.read()
-    figures = report("a disk of 256 kB", apps, receiver, tally)
+    figures = report("a disk that is full", apps, receiver, tally)
     assert figures["missing"] == tally["dropped.unwritable"] + tally["dropped.full"]
     assert figures["taken twice"] == 0

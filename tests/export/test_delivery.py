@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from receiver import CUT_AFTER, CUT_BEFORE, FINE, HANG, Mood, Receiver, rejectin
 
 from tokenbudget_otel.export import Answer, HttpWire, Spool, SpoolError, SpoolingSession
 from tokenbudget_otel.export.entry import Entry
+from tokenbudget_otel.export.folder import Folder
 from tokenbudget_otel.export.wire import retry_after
 
 MakeTracing = Callable[..., Tracing]
@@ -474,8 +476,6 @@ def test_held_in_memory_up_to_a_bound(tracing: MakeTracing, receiver: Receiver, 
 
 def test_a_thread_that_cannot_be_started_any_more(receiver: Receiver, make_spool: MakeSpool, monkeypatch: Any) -> None:
     """As since Python 3.12, when the interpreter is about to end."""
-    import threading
-
     session = SpoolingSession(make_spool())
 
     def start(self: Any) -> None:
@@ -491,3 +491,24 @@ def test_a_thread_that_cannot_be_started_any_more(receiver: Receiver, make_spool
         session.post(receiver.url, data=request_of(2), headers={"Content-Type": "application/x-protobuf"})
         session.close()
     assert len(receiver.names) == 2
+
+
+def test_what_is_handed_over_just_before_the_end_is_sent(
+    receiver: Receiver, make_spool: MakeSpool, monkeypatch: Any
+) -> None:
+    """The courier has looked, and found nothing, when the last request comes and the session is closed."""
+    spool = make_spool()
+    session = SpoolingSession(spool)
+    look, came = Folder.wait, threading.Event()
+
+    def slow(self: Folder, place: Path, number: int = 1) -> bool:
+        found = look(self, place, number)
+        if not came.is_set() and not found:
+            came.set()
+            session.post(receiver.url, data=request_of(1), headers={"Content-Type": "application/x-protobuf"})
+            next(iter(spool._destinations.values())).hasten(time.monotonic() + 5)
+        return found
+
+    monkeypatch.setattr(Folder, "wait", slow)
+    session.begin(receiver.url)
+    until(lambda: receiver.names == ["span 0"])

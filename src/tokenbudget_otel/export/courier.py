@@ -176,8 +176,10 @@ class Courier:
         """Deliver what can be delivered, and wait. False if that was the last time."""
         self._wake.clear()
         self._urge.clear()
+        # Asked before it looks: what is handed over just before it is closed is not to be passed over.
+        last = self._closing_at is not None
         pause, patient = self._deliver()
-        if self._closing_at is not None:
+        if last:
             return False
         # While a receiver is given time, what else is handed over is no reason to try again.
         (self._urge if patient else self._wake).wait(pause)
@@ -220,7 +222,7 @@ class Courier:
     def _next(self) -> tuple[Entry | None, bool, bool]:
         """What is to be sent next, whether it is in memory, and whether others send what is on disk."""
         on_disk, busy = None, False
-        if not self._queue and self._folder.waiting(self._place):
+        if not self._queue and self._folder.wait(self._place):
             if self._lock.take():
                 self._queue.extend(self._folder.mended(self._place)[:_AT_ONCE])
                 self._later = {entry: due for entry, due in self._later.items() if entry in self._queue}
@@ -324,7 +326,7 @@ class Courier:
         if answer.status not in BUSY and answer.retry_after is None:
             tries = self._tries[entry] = self._tries.get(entry, 0) + 1
             # What has come since the last look waits behind it as well.
-            if tries >= _TRIES and (len(self._queue) > 1 or len(self._folder.waiting(self._place)) > 1):
+            if tries >= _TRIES and (len(self._queue) > 1 or self._folder.wait(self._place, 2)):
                 # It may be this request that makes the receiver fail. Those behind it shall not wait for ever.
                 self._put_off(entry)
         return pause

@@ -117,6 +117,18 @@ class Folder:
         """The requests of a destination that wait, oldest first."""
         return sorted(self._entries(place))
 
+    def wait(self, place: Path, number: int = 1) -> bool:
+        """Whether at least so many requests of a destination wait. Looks at no more files than it has to."""
+        try:
+            with os.scandir(place) as entries:
+                for found in entries:
+                    number -= Entry.read(found.name) is not None
+                    if number <= 0:
+                        return True
+        except FileNotFoundError:
+            pass
+        return False
+
     def mended(self, place: Path) -> list[Entry]:
         """As :meth:`waiting`, for the process that sends: what was left by one that died is put right.
 

@@ -39,7 +39,9 @@ class SenderLock:
             OSError: if the file cannot be opened.
         """
         if self._fd >= 0:
-            return True
+            if os.fstat(self._fd).st_nlink:
+                return True
+            self.release()  # somebody has removed the folder; the lock that counts is in the new one
         fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -85,7 +85,13 @@ class Tally:
 
     def close(self) -> None:
         """Let go of the file, until it is needed again."""
-        self._after_fork()
+        if self._lock.acquire(timeout=PATIENCE_S):
+            try:
+                fd, self._fd = self._fd, -1
+                if fd >= 0:
+                    os.close(fd)
+            finally:
+                self._lock.release()
 
     @contextmanager
     def open(self, patience: float = PATIENCE_S) -> Iterator[Numbers]:

@@ -133,18 +133,20 @@ class HttpWire:
         )
         with response:
             return Answer(
-                response.status_code, retry_after(response.headers.get("Retry-After"), time.time()), _read(response)
+                response.status_code,
+                retry_after(response.headers.get("Retry-After"), time.time()),
+                _read(response, time.monotonic() + self.timeout),
             )
 
 
-def _read(response: Any) -> bytes:
+def _read(response: Any, until: float) -> bytes:
     """The beginning of an answer's body. What is cut off or cannot be unpacked is not missed: the status has come."""
     parts, size = [], 0
     try:
         for part in response.iter_content(8192):
             parts.append(part)
             size += len(part)
-            if size >= MAX_ANSWER:
+            if size >= MAX_ANSWER or time.monotonic() > until:
                 break
     except Exception:
         pass
