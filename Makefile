@@ -59,7 +59,7 @@ prices: $(READY)  ## take the newest prices into the catalog
 
 lock: $(READY)  ## pin the newest versions for development
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
-		--extra demo --extra where --group dev pyproject.toml --output-file requirements/dev.txt
+		--extra demo --extra grpc --extra where --group dev pyproject.toml --output-file requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
 		requirements/previous.in --output-file requirements/previous.txt
 	for peer in $(PEERS); do overrides=requirements/peers/$$peer.overrides; \

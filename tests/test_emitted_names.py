@@ -103,8 +103,6 @@ NOT_EMITTED = {
     "gen_ai.server.time_to_first_token": SERVER,
     "gen_ai.completion": DEPRECATED,
     "gen_ai.prompt": DEPRECATED,
-    "gen_ai.usage.completion_tokens": DEPRECATED,
-    "gen_ai.usage.prompt_tokens": DEPRECATED,
     "gen_ai.openai.request.response_format": DEPRECATED,
     "gen_ai.openai.request.seed": DEPRECATED,
     "gen_ai.openai.request.service_tier": DEPRECATED,

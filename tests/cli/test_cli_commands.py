@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tokenbudget_otel.cli import doctor_zero_code
 from tokenbudget_otel.cli.app import COMMANDS, app
 from tokenbudget_otel.version import __version__
 
@@ -227,11 +228,13 @@ def test_doctor_says_what_happens_without_code(tmp_path: Path) -> None:
     assert wrong["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"]["level"] == "attention"
 
 
-def test_doctor_says_what_keeps_opentelemetry_from_starting(tmp_path: Path) -> None:
+def test_doctor_says_what_keeps_opentelemetry_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def protocol(**env: str) -> str:
         return doctor(**env).get("OTEL_EXPORTER_OTLP_PROTOCOL", {"level": "not found"})["level"]
 
-    # The exporter for gRPC, which its distribution takes by default, is not installed here.
+    # As if the exporter for gRPC, which its distribution takes by default, were not installed here.
+    version_of = doctor_zero_code.version_of
+    monkeypatch.setattr(doctor_zero_code, "version_of", lambda name: None if "grpc" in name else version_of(name))
     assert protocol() == "note"
     assert protocol(OTEL_EXPORTER_OTLP_TIMEOUT="1") == "attention"
     assert protocol(OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf") == "not found"

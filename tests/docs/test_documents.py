@@ -40,7 +40,7 @@ def blocks(language: str) -> Iterator[object]:
                 yield pytest.param(found.group(2), id=f"{document.relative_to(ROOT)}:{line}")
 
 
-def environment(sim: Simulator) -> dict[str, str]:
+def environment(sim: Simulator, workplace: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -51,6 +51,10 @@ def environment(sim: Simulator) -> dict[str, str]:
         "OTEL_SDK_DISABLED": "",
         "PYTHONWARNINGS": "ignore",
         "COLUMNS": "120",
+        # There is no collector, which the OTLP exporters would wait for.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+        # What waits for receivers that are not there stays here, and not with the user who runs the tests.
+        "XDG_STATE_HOME": str(workplace / "state"),
     }
 
 
@@ -79,7 +83,7 @@ def test_commands_run(sim: Simulator, workplace: Path, block: str) -> None:
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=workplace,
-        env=environment(sim),
+        env=environment(sim, workplace),
         capture_output=True,
         text=True,
         timeout=100,
@@ -96,7 +100,7 @@ def test_programs_run(sim: Simulator, workplace: Path, block: str) -> None:
     done = subprocess.run(
         [sys.executable, "program.py"],
         cwd=workplace,
-        env=environment(sim),
+        env=environment(sim, workplace),
         capture_output=True,
         text=True,
         timeout=100,

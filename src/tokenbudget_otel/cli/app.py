@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "price": "What a call would cost.",
     "prices": "List the known prices, and where they come from.",
     "budgets": "How budgets stand, in the ledger that programs share.",
+    "spool": "What waits to be delivered, on this machine.",
     "doctor": "What is installed here, and what needs attention.",
     "simulate": "Serve a simulated OpenAI and Anthropic API on this machine.",
 }

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 
+from tokenbudget_otel.cli.doctor_backend import VARIABLES as BACKEND
+from tokenbudget_otel.cli.doctor_backend import backend, shown
+from tokenbudget_otel.cli.doctor_reach import reach
 from tokenbudget_otel.cli.doctor_where import where_it_runs
 from tokenbudget_otel.cli.doctor_zero_code import zero_code
 from tokenbudget_otel.cli.findings import DISABLED, Finding, Level, disabled, version_of
@@ -74,6 +75,7 @@ OURS: Final[Mapping[str, Callable[[str], object]]] = {
     "TOKENBUDGET_CONTENT_MAX_BYTES": lambda value: _bytes(value),
     "TOKENBUDGET_REDACT": lambda value: _hook(value),
     "TOKENBUDGET_WHERE_TIMEOUT": lambda value: _where_timeout(value),
+    **BACKEND,
     # Together they are a configuration, which is read as a whole: see _configuration.
     **{
         f"TOKENBUDGET_{name}": str
@@ -200,26 +202,7 @@ def _exporter() -> Iterator[Finding]:
     if not found:
         yield Finding("note", "exporter", "no OTEL_EXPORTER_OTLP_ENDPOINT is set; counting does not need one")
     for name, endpoint in found.items():
-        yield _reach(name, endpoint)
-
-
-def _reach(name: str, endpoint: str) -> Finding:
-    try:
-        url = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
-        host, port = url.hostname, url.port or (443 if url.scheme == "https" else 80)
-    except ValueError as error:
-        return Finding("attention", name, f"{endpoint!r} is no address: {error}")
-    if not host:
-        return Finding("attention", name, f"{endpoint!r} names no host")
-    try:
-        # A connection only: what is sent there is for exporters to send.
-        with socket.create_connection((host, port), timeout=1):
-            return Finding("ok", name, f"{endpoint} can be reached")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return Finding(
-            "attention", name, f"{endpoint} cannot be reached: {reason}", "start the collector, or set another"
-        )
+        yield reach(name, endpoint)
 
 
 def _sampling() -> Iterator[Finding]:
@@ -297,9 +280,10 @@ def _variables() -> Iterator[Finding]:
         try:
             read(value)
         except (TypeError, ValueError) as error:
-            yield Finding("attention", name, f"{value!r} cannot be read: {error}")
+            told = str(error) if name in BACKEND else f"{value!r} cannot be read: {error}"
+            yield Finding("attention", name, told)
         else:
-            yield Finding("ok", name, without_password(value))
+            yield Finding("ok", name, shown(name, value) if name in BACKEND else without_password(value))
 
 
 SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
@@ -308,6 +292,7 @@ SECTIONS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     zero_code,
     _peers,
     _exporter,
+    backend,
     _sampling,
     where_it_runs,
     _prices,

@@ -109,6 +109,30 @@ def budget_of(settings: Mapping[str, Any]) -> Budget:
     return Budget(**settings)
 
 
+def exporters_for_backend(environment: Mapping[str, str]) -> dict[str, str]:
+    """What OpenTelemetry's variables have to say for spans to reach the backend that ``TOKENBUDGET_ENDPOINT`` names.
+
+    Nothing where exporters are named already. Where OTLP has an endpoint as well, both get the spans; where it has
+    none, nobody would take metrics and logs.
+
+    >>> exporters_for_backend({"TOKENBUDGET_ENDPOINT": "https://tokenbudget.example.com"})["OTEL_TRACES_EXPORTER"]
+    'tokenbudget'
+    """
+    if not environment.get("TOKENBUDGET_ENDPOINT", "").strip() or environment.get("OTEL_CONFIG_FILE"):
+        return {}
+    general = bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    said = {}
+    if not environment.get("OTEL_TRACES_EXPORTER"):
+        also = general or environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        said["OTEL_TRACES_EXPORTER"] = "otlp,tokenbudget" if also else "tokenbudget"
+    if not general:
+        for signal in ("METRICS", "LOGS"):
+            name = f"OTEL_{signal}_EXPORTER"
+            if not environment.get(name) and not environment.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"):
+                said[name] = "none"
+    return said
+
+
 def _start_exporting() -> str | None:
     """What `opentelemetry-instrument` does in a process: the SDK and every instrumentor that is installed.
 
@@ -118,9 +142,10 @@ def _start_exporting() -> str | None:
 
     if not entry_points(group="opentelemetry_configurator"):
         return (
-            "OTEL_ variables name an exporter, but nothing was exported: install opentelemetry-distro in the "
+            "The environment names an exporter, but nothing was exported: install opentelemetry-distro in the "
             "environment of the program."
         )
+    os.environ.update(exporters_for_backend(os.environ))
     if not entry_points(group="opentelemetry_traces_exporter", name="otlp_proto_grpc"):
         # The distro would choose gRPC, and fail for want of the package.
         os.environ.setdefault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")

@@ -24,7 +24,10 @@ from tokenbudget_otel.cli.options import dollars, price_file, tag, writable
 from tokenbudget_otel.cli.report import Report
 from tokenbudget_otel.cli.signals import Forwarder, die_as
 
-EXPORTERS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+EXPORTERS: Final = (
+    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"),
+    "TOKENBUDGET_ENDPOINT",
+)
 """Variables that say that spans are wanted: with one of them set, the program runs under OpenTelemetry's own
 auto-instrumentation as well."""
 
