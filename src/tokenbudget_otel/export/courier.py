@@ -57,15 +57,26 @@ class Courier:
         wire: what sends them.
         url: what the receiver is called in the log.
         waits: how long is waited between tries.
+        rescue: writes what is in memory to disk, if that works again.
     """
 
-    def __init__(self, folder: Folder, place: Path, memory: MemoryQueue, wire: Wire, url: str, waits: Waits) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        place: Path,
+        memory: MemoryQueue,
+        wire: Wire,
+        url: str,
+        waits: Waits,
+        rescue: Callable[[], None] = lambda: None,
+    ) -> None:
         self.wire = wire
         self._folder = folder
         self._place = place
         self._memory = memory
         self._url = url
         self._waits = waits
+        self._rescue = rescue
         self._lock = SenderLock(place / "lock")
         self._after_fork()
         renew_after_fork(self)
@@ -287,7 +298,8 @@ class Courier:
         entry, body = taken
         answer = self._posted(body)
         if answer is None or answer.status in AGAIN:
-            self._memory.back(entry, body)
+            self._back(entry, body)
+            self._rescue()
             return self._failed(answer.retry_after if answer else None)
         if 200 <= answer.status < 300:
             number, why = rejected(answer.body)
@@ -296,13 +308,17 @@ class Courier:
             self._succeeded(entry, number, why)
         elif answer.status == TOO_LARGE and (parts := halves(body)) is not None:
             for which in (1, 0):
-                self._memory.back(entry.half(which, *parts[which]), parts[which][0])
+                self._back(entry.half(which, *parts[which]), parts[which][0])
         elif answer.status == TOO_LARGE:
             self._folder.count(dropped_too_large=entry.items)
         else:
             self._folder.count(dropped_unwritable=entry.items)
             self._say_refused(answer.status, "is dropped: it could not be written to disk")
         return None
+
+    def _back(self, entry: Entry, body: bytes) -> None:
+        if dropped := self._memory.back(entry, body):
+            self._folder.count(dropped_unwritable=dropped)
 
     def _posted(self, body: bytes) -> Answer | None:
         """What the receiver answered; None if it did not."""

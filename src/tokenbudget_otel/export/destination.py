@@ -44,7 +44,7 @@ class Destination:
         self._memory = MemoryQueue()
         self._writable = True
         self._room_made_ready()
-        self._courier = Courier(folder, self.place, self._memory, wire, url, waits)
+        self._courier = Courier(folder, self.place, self._memory, wire, url, waits, self._try_rescue)
         renew_after_fork(self)
         self._after_fork()
 
@@ -91,10 +91,7 @@ class Destination:
             self._hold(entry, body)
         else:
             if not self._writable or self._memory:
-                try:
-                    self._rescue()
-                except OSError:
-                    pass  # still held, and tried again with the next one
+                self._try_rescue()
         self._courier.handed_over()
         self.begin()
 
@@ -137,6 +134,12 @@ class Destination:
         dropped = self._memory.put(entry, body)
         self._folder.count(accepted=entry.items, dropped_unwritable=dropped)
 
+    def _try_rescue(self) -> None:
+        try:
+            self._rescue()
+        except OSError:
+            pass  # still held
+
     def _rescue(self) -> None:
         """Write what is held in memory to disk.
 
@@ -148,7 +151,8 @@ class Destination:
                 try:
                     self._keep(*taken)
                 except BaseException:
-                    self._memory.back(*taken)
+                    if dropped := self._memory.back(*taken):
+                        self._folder.count(dropped_unwritable=dropped)
                     raise
                 self._folder.count(accepted=-taken[0].items)
             if not self._writable:

@@ -66,8 +66,11 @@ class MemoryQueue:
             self._bytes -= len(body)
             return entry, body
 
-    def back(self, entry: Entry, body: bytes) -> None:
-        """Hold again what was taken, as the oldest."""
+    def back(self, entry: Entry, body: bytes) -> int:
+        """Hold again what was taken, as the oldest. How many items were dropped, since there is no room any more."""
         with self._lock:
+            if self._bytes + len(body) > self._max_bytes:
+                return entry.items
             self._held.appendleft((entry, body))
             self._bytes += len(body)
+        return 0
