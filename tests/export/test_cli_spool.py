@@ -119,6 +119,16 @@ def test_replay_to_another_receiver(call: Callable[..., Result], left: Tracing, 
         other.close()
 
 
+def test_replay_to_a_server_that_takes_only_json(
+    call: Callable[..., Result], left: Tracing, receiver: Receiver
+) -> None:
+    receiver.mood = lambda request: Mood(200 if request.headers["content-type"].endswith("json") else 415)
+    result = call("replay")
+    assert (result.exit_code, result.output) == (0, f"{receiver.url}: 6 spans delivered\n")
+    assert len(receiver.requests) == 3
+    assert receiver.names == [f"span {number}" for number in range(6)]
+
+
 def test_replay_of_what_was_refused(call: Callable[..., Result], left: Tracing, receiver: Receiver) -> None:
     receiver.mood = Mood(401)
     result = call("replay")

@@ -21,7 +21,7 @@ from receiver import Mood, Receiver, Request
 
 from tokenbudget_otel.export import Answer, HttpWire, Spool
 from tokenbudget_otel.export.json_fallback import JsonFallback, _taken, as_meant
-from tokenbudget_otel.export.otlp_json import traces_as_json
+from tokenbudget_otel.export.otlp_json import otlp_as_json
 from tokenbudget_otel.export.own_session import OwnSpoolingSession
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
@@ -111,15 +111,15 @@ def parsed(body: bytes) -> ExportTraceServiceRequest:
 @given(trace_requests())
 def test_json_says_the_same(request: ExportTraceServiceRequest) -> None:
     body = request.SerializeToString(deterministic=True)
-    assert parsed(traces_as_json(body)).SerializeToString(deterministic=True) == body
+    assert parsed(otlp_as_json(body)).SerializeToString(deterministic=True) == body
 
 
 @given(st.binary(max_size=60))
 def test_what_is_no_request_is_said_to_be_none(body: bytes) -> None:
     try:
-        json.loads(traces_as_json(body))
+        json.loads(otlp_as_json(body))
     except ValueError as error:
-        assert "no request of OTLP" in str(error)
+        assert "no OTLP request" in str(error)
 
 
 def test_ids_are_hexadecimal_and_numbers_what_the_specification_says() -> None:
@@ -137,7 +137,7 @@ def test_ids_are_hexadecimal_and_numbers_what_the_specification_says() -> None:
     )
     span.attributes.add(key="n").value.int_value = 5
     span.attributes.add(key="raw").value.bytes_value = b"\x00\xff"
-    (found,) = json.loads(traces_as_json(request.SerializeToString()))["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    (found,) = json.loads(otlp_as_json(request.SerializeToString()))["resourceSpans"][0]["scopeSpans"][0]["spans"]
     assert found == {
         "traceId": "000102030405060708090a0b0c0d0e0f",
         "spanId": "0001020304050607",

@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from receiver import Receiver
 
 from tokenbudget_otel.export import HttpWire
-from tokenbudget_otel.export.otlp_json import traces_as_json
+from tokenbudget_otel.export.otlp_json import otlp_as_json
 from tokenbudget_otel.export.wire import JSON, PROTOBUF
 
 
@@ -97,7 +97,7 @@ def test_the_collector_reads_the_same_in_json(collector: str, receiver: Receiver
     body = a_request()
     wire = HttpWire(requests.Session(), collector, compression="gzip")
     assert wire.post(body, PROTOBUF).status == 200
-    assert wire.post(traces_as_json(body), JSON).status == 200
+    assert wire.post(otlp_as_json(body), JSON).status == 200
     end = time.monotonic() + 20
     while len(receiver.requests) < 2 and time.monotonic() < end:
         time.sleep(0.02)

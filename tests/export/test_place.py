@@ -23,6 +23,8 @@ def test_the_environment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Spool().folder == tmp_path / "state" / "tokenbudget" / "spool"
     monkeypatch.setenv("TOKENBUDGET_SPOOL", str(tmp_path / "other"))
     assert Spool().folder == tmp_path / "other"
+    monkeypatch.setenv("TOKENBUDGET_SPOOL", "none")  # which is for exporters, and no folder
+    assert Spool().folder == tmp_path / "state" / "tokenbudget" / "spool"
     monkeypatch.setenv("TOKENBUDGET_SPOOL_MAX_BYTES", "2 MiB")
     assert Spool()._folder.max_bytes == 2 * 1024 * 1024
 

@@ -75,9 +75,9 @@ def sent(receiver: Receiver) -> list[tuple[str, dict[str, Any]]]:
         if request.headers["content-type"] == "application/json":
             document = json.loads(request.body)
         else:
-            from tokenbudget_otel.export.otlp_json import traces_as_json
+            from tokenbudget_otel.export.otlp_json import otlp_as_json
 
-            document = json.loads(traces_as_json(request.body))
+            document = json.loads(otlp_as_json(request.body))
         found += [
             (span["name"], {each["key"]: plain(each["value"]) for each in span.get("attributes", ())})
             for resource in document["resourceSpans"]

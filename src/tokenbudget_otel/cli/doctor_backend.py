@@ -97,8 +97,7 @@ def _endpoint(exported: bool) -> Iterator[Finding]:
 def _spool() -> Finding:
     from tokenbudget_otel.cli.spool_source import spans_of, waiting
     from tokenbudget_otel.export.folder import Folder
-    from tokenbudget_otel.export.place import default_folder, made_ready
-    from tokenbudget_otel.export.process_spools import NO_SPOOL
+    from tokenbudget_otel.export.place import NO_SPOOL, default_folder, made_ready
     from tokenbudget_otel.export.spool_error import SpoolError
 
     if os.environ.get(VARIABLE, "").strip().lower() in NO_SPOOL:

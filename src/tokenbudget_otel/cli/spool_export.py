@@ -70,7 +70,7 @@ def _copy(chosen: list[tuple[Path, str, Entry]], out: Path) -> None:
 
 
 def _lines(folder: Folder, chosen: list[tuple[Path, str, Entry]], places: dict[Path, str]) -> Iterator[bytes]:
-    from tokenbudget_otel.cli.spool_json import otlp_json
+    from tokenbudget_otel.export.otlp_json import otlp_as_json, signal_of
 
     for place, where, entry in chosen:
         try:
@@ -78,6 +78,6 @@ def _lines(folder: Folder, chosen: list[tuple[Path, str, Entry]], places: dict[P
         except FileNotFoundError:
             continue
         try:
-            yield otlp_json(body, places[place]).encode() + b"\n"
+            yield otlp_as_json(body, signal_of(places[place])) + b"\n"
         except ValueError as error:
             click.echo(f"note: {entry.name} is left out: {error}", err=True)

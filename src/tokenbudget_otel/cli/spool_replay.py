@@ -103,14 +103,16 @@ def _replayed(folder: Folder, row: Waiting, url: str, headers: dict[str, str], t
     import requests
 
     from tokenbudget_otel.export.courier import Courier
+    from tokenbudget_otel.export.json_fallback import JsonFallback
     from tokenbudget_otel.export.memory_queue import MemoryQueue
     from tokenbudget_otel.export.waits import Waits
-    from tokenbudget_otel.export.wire import HttpWire
+    from tokenbudget_otel.export.wire import HttpWire, Wire
 
     if urlsplit(url).scheme not in ("http", "https"):
         click.echo(f"{row.url}: give --to with the URL of an OTLP/HTTP receiver", err=True)
         return False
-    wire = HttpWire(requests.Session(), url, {**headers_of_environment(url), **headers}, timeout, "gzip")
+    http = HttpWire(requests.Session(), url, {**headers_of_environment(url), **headers}, timeout, "gzip")
+    wire: Wire = JsonFallback(http) if urlsplit(url).path.rstrip("/").endswith("/v1/traces") else http
     before = dict(folder.counts)
     courier = Courier(folder, row.place, MemoryQueue(), wire, url, Waits())
     if not courier.deliver_now():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from tokenbudget_otel.export.destination_name import public_url
-from tokenbudget_otel.export.otlp_json import traces_as_json
+from tokenbudget_otel.export.otlp_json import otlp_as_json
 from tokenbudget_otel.export.wire import JSON, PROTOBUF, Answer
 
 logger: Final = logging.getLogger("tokenbudget_otel.export")
@@ -40,7 +40,7 @@ class Form(NamedTuple):
 FORMS: Final = (Form(PROTOBUF, True), Form(JSON, True), Form(PROTOBUF, False), Form(JSON, False))
 """All of them, in the order in which a server is asked. It may be the compression that it does not take."""
 
-_ENCODE: Final[dict[str, Callable[[bytes], bytes]]] = {PROTOBUF: bytes, JSON: traces_as_json}
+_ENCODE: Final[dict[str, Callable[[bytes], bytes]]] = {PROTOBUF: bytes, JSON: otlp_as_json}
 
 _taken: dict[str, Form] = {}
 """What servers have taken, by URL, as long as the process lives."""

@@ -11,6 +11,9 @@ from tokenbudget_otel.export.spool_error import SpoolError
 
 VARIABLE: Final = "TOKENBUDGET_SPOOL"
 MAX_BYTES_VARIABLE: Final = "TOKENBUDGET_SPOOL_MAX_BYTES"
+NO_SPOOL: Final = ("none", "off", "false", "no", "0")
+"""What the variable says where exporters keep nothing on disk."""
+
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -18,7 +21,8 @@ _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2
 
 def default_folder() -> Path:
     """The folder that the environment names, else the one of this user."""
-    if named := os.environ.get(VARIABLE):
+    named = os.environ.get(VARIABLE, "").strip()
+    if named and named.lower() not in NO_SPOOL:
         return Path(named).expanduser()
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state and Path(state).is_absolute() else Path("~/.local/state").expanduser()) / (

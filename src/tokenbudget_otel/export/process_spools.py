@@ -8,15 +8,14 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from tokenbudget_otel.export.place import VARIABLE, default_folder
+from opentelemetry.metrics import get_meter_provider
+
+from tokenbudget_otel.export.place import NO_SPOOL, VARIABLE, default_folder
 from tokenbudget_otel.export.spool import Spool
 from tokenbudget_otel.export.spool_error import SpoolError
 from tokenbudget_otel.forks import renew_after_fork
 
 logger: Final = logging.getLogger("tokenbudget_otel.export")
-
-NO_SPOOL: Final = ("none", "off", "false", "no", "0")
-"""What ``TOKENBUDGET_SPOOL`` says where nothing is to be kept on disk."""
 
 
 class _Spools:
@@ -33,7 +32,8 @@ class _Spools:
         with self._lock:
             found = self._made.get(key)
             if found is None:
-                found = self._made[key] = Spool(key)
+                # The global provider may be set later, and is then used.
+                found = self._made[key] = Spool(key, meter_provider=get_meter_provider())
             return found
 
 
