@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Receiver:
-    """``spans`` are those that were acknowledged, ``headers`` those of the last request; ``status`` is what it answers."""
+    """``spans``: those that were acknowledged; ``headers``: of the last request; ``status``: what it answers."""
 
     def __init__(self, port: int = 0) -> None:
         self.spans: list[Any] = []
