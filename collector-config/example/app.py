@@ -171,7 +171,7 @@ def main() -> None:
     }
     traces.shutdown()
     meters.shutdown()
-    print(json.dumps(counted))
+    print(json.dumps(counted))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def program(name: str) -> str:
     if found := shutil.which(name):
         return found
     verdict = pytest.fail if os.environ.get("TOKENBUDGET_CI") else pytest.skip
-    verdict(f"{name} is not there (tools/programs.sh builds the Collector and Jaeger)")
+    return verdict(f"{name} is not there (tools/programs.sh builds the Collector and Jaeger)")
 
 
 def free_ports(count: int) -> list[int]:

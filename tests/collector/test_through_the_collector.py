@@ -68,7 +68,7 @@ def call(provider: TracerProvider, name: str = "chat gpt-5", cost: float = 0.0, 
 
 
 def samples(text: str, metric: str) -> list[tuple[dict[str, str], Decimal]]:
-    found = re.findall(rf"^{metric}{{(.*)}} (\S+)", text, re.MULTILINE)
+    found = re.findall(rf"^{metric}{{([^}}]*)}} (\S+)", text, re.MULTILINE)
     return [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), Decimal(value)) for labels, value in found]
 
 
