@@ -6,7 +6,7 @@ READY := .venv/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak soak-memory lint types format coverage docs bench overhead prices lock compat peers check clean
+.PHONY: help demo test soak soak-memory lint types format coverage docs bench overhead prices lock compat peers programs check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: $(READY)  ## the benchmarks, each beside its floor in one run
 
 overhead: $(READY)  ## what a call costs, beside the floor and the peers, into docs/overhead.md (about half an hour)
 	$(BIN)/python bench/overhead --json docs/overhead.json --picture docs/pictures/overhead.svg --page docs/overhead.md
+
+programs:  ## build the Collector and Jaeger that tests run (needs Go 1.25, takes minutes the first time)
+	tools/programs.sh
 
 coverage: $(READY)  ## write the table of what is covered from the rows of the contract suite
 	$(BIN)/python tools/make_coverage.py
