@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from dashboards.contents import DASHBOARDS
 from dashboards.recorded import recording_rules
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,9 @@ CONFIG = ROOT / "collector-config"
 def files() -> Iterator[tuple[Path, str]]:
     """Every file, and what has to be in it."""
     yield CONFIG / "prometheus" / "rules" / "tokenbudget-growth.yml", recording_rules()
+    for name, board in DASHBOARDS.items():
+        path = CONFIG / "grafana" / "dashboards" / f"tokenbudget-{name}.json"
+        yield path, json.dumps(board, indent=2) + "\n"
 
 
 def main() -> None:
