@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501, I001 - one row of arguments for each panel reads better than one line for each argument
+
 import json
 from typing import Any, Final
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""What the panels ask Prometheus. All spend, tokens and calls come from the recorded growth (:mod:`dashboards.recorded`)."""
+"""What the panels ask Prometheus. Spend, tokens and calls come from the recorded growth (``dashboards.recorded``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TENANT: Final = "tokenbudget_tag_tenant"
 FEATURE: Final = "tokenbudget_tag_feature"
 BUDGET: Final = "tokenbudget_budget_name, tokenbudget_budget_scope, tokenbudget_budget_unit, tokenbudget_budget_window"
 CHOSEN: Final = f'{PROVIDER}=~"$provider", {MODEL}=~"$model", {TENANT}=~"$tenant"'
-"""The variables at the top of each dashboard. All of a variable is ``.*``, which is also true of what has no such label."""
+"""The variables at the top of each dashboard. All of one is ``.*``, which is also true of what has no such label."""
 
 OVER_RANGE: Final = "$__range"
 OVER_STEP: Final = "$__interval"
@@ -60,14 +60,18 @@ LEFT_OF_MONTH: Final = "(scalar(days_in_month()) * 86400 - (scalar(day_of_month(
 
 FORECAST: Final = (
     f"{total(COST)} + {total(COST, over='7d')} * {LEFT_OF_MONTH}"
-    f" / scalar(clamp(time() - min(min_over_time(timestamp({COST})[7d:1h])), 86400, 604800))"
+    f" / scalar(clamp(time() - (min(min_over_time(timestamp({COST})[7d:1h])) or vector(time())), 86400, 604800))"
 )
 """What is spent, and the rest of the month at the pace of the last seven days, or of the days that there are."""
 
 
 def budget(what: str) -> str:
-    """How budgets stand. Processes that share a ledger report the same: the largest is taken, never the sum."""
-    return f"max by ({BUDGET}) (last_over_time(tokenbudget_budget_{what}[10m]))"
+    """How budgets stand. Processes that share a ledger report the same: one of them is taken, never the sum.
+
+    Of those that have ended the last report stays for some minutes: most is spent, and least remains, in the newest.
+    """
+    newest = "min" if what == "remaining" else "max"
+    return f"{newest} by ({BUDGET}) (last_over_time(tokenbudget_budget_{what}[10m]))"
 
 
 SPENT_IN_AN_HOUR: Final = (

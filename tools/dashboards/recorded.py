@@ -1,8 +1,8 @@
 """The recording rules: what every counter has grown by, every half minute, whichever process it belongs to.
 
 ``increase()`` does not see a counter's first value, extrapolates to the ends of its range, and needs two samples: a
-program that lives for two seconds and spends a dollar comes to nothing. Money has to come out to the cent, so the growth
-is taken from the values themselves, and written down once; a sum over what is written down is exact over any range.
+program that lives for two seconds and spends a dollar comes to nothing. Money has to come out to the cent, so the
+growth is taken from the values themselves, and written down once; a sum over what is written down is exact.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def growth(counter: str, back: str = A_DAY) -> str:
 def recording_rules() -> str:
     """The file of recording rules, as YAML."""
     lines = [
-        "# Written by tools/make_dashboards.py, which says why the rules are what they are. What a counter has grown by in",
-        "# each half minute, without loss: sum_over_time(tokenbudget:cost_usd:increase30s[1d]) is the spend of a day.",
+        "# Written by tools/make_dashboards.py. What each counter has grown by in each half minute, without loss:",
+        "# sum_over_time(tokenbudget:cost_usd:increase30s[1d]) is the spend of a day.",
         "groups:",
         "  - name: tokenbudget-growth",
         f"    interval: {INTERVAL}",
@@ -82,7 +82,7 @@ def recording_rules() -> str:
         "  - name: tokenbudget-hours",
         f"    interval: {INTERVAL}",
         "    rules:",
-        "      # The spend of the last hour by service, kept so that it can be held against the same hour of other days.",
+        "      # Kept so that an hour can be held against the same hour of other days.",
         "      - record: tokenbudget:cost_usd:sum1h",
         f"        expr: sum by (job) (sum_over_time(tokenbudget:cost_usd:{GROWTH}[1h]))",
     ]
