@@ -14,7 +14,7 @@ import yaml
 from .programs import CONFIG, ROOT, program
 
 sys.path.insert(0, str(ROOT / "tools"))
-from make_dashboards import files  # noqa: E402
+from make_dashboards import files
 
 RULES = sorted((CONFIG / "prometheus" / "rules").glob("*.yml"))
 RULE_TESTS = sorted((CONFIG / "prometheus" / "tests").glob("*.yml"))
@@ -41,8 +41,12 @@ def test_files_are_what_the_tool_writes() -> None:
         assert path.read_text() == text, f"{path.name} is not what `python tools/make_dashboards.py` writes"
 
 
-def test_configuration_is_valid() -> None:
-    run(program("promtool"), "check", "config", str(CONFIG / "prometheus" / "prometheus.yml"))
+def test_commands_of_the_document_run() -> None:
+    [block] = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    for command in block.splitlines():
+        name, *arguments = command.split()
+        done = subprocess.run([program(name), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.timeout(300)

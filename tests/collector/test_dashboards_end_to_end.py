@@ -1,8 +1,8 @@
 """Every panel of every dashboard and every rule, against the real Prometheus: they show what the simulator has billed.
 
 Programs of a second or two, which is the hard case, make calls with the real SDKs. What they send goes through the real
-Collector with the shipped configuration to the real Prometheus with the shipped rules. What has to come out is worked out
-here, from the simulator's bills and the price list below: nothing of the package takes part in that.
+Collector with the shipped configuration to the real Prometheus with the shipped rules. What has to come out is worked
+out here, from the simulator's bills and the price list below: nothing of the package takes part in that.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class Is:
 
 @dataclass(frozen=True)
 class Between:
-    """A quantile by model: not below the simulator's pause, not above the longest call, to the bounds of the buckets."""
+    """A quantile by model: from the simulator's pause to the longest call, to the bounds of the buckets."""
 
     at_least: float
     models: tuple[str, ...]
