@@ -6,7 +6,7 @@ READY := .venv/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak soak-memory lint types format coverage docs bench overhead prices lock compat peers programs check clean
+.PHONY: help demo test soak soak-memory lint types format coverage docs bench overhead prices lock compat peers programs dashboards check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ overhead: $(READY)  ## what a call costs, beside the floor and the peers, into d
 
 programs:  ## build the Collector and Jaeger that tests run (needs Go 1.25, takes minutes the first time)
 	tools/programs.sh
+
+dashboards: $(READY)  ## write the dashboards and the recording rules
+	$(BIN)/python tools/make_dashboards.py
 
 coverage: $(READY)  ## write the table of what is covered from the rows of the contract suite
 	$(BIN)/python tools/make_coverage.py

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Before any tracer provider is made: what one does in a forked child (OpenTelemetry 1.45 asks for resources again, on
+# threads) waits for ever for a lock of this module that is only put right there if the module was imported earlier.
+import concurrent.futures.thread  # noqa: F401
 import gc
 import itertools
 import logging

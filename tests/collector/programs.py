@@ -151,10 +151,10 @@ class Collector(Running):
 
     def __init__(self, *files: str, **variables: str) -> None:
         super().__init__()
-        grpc, http, health, metrics, expensive, telemetry = free_ports(6)
+        grpc, http, health, metrics, expensive, spans, telemetry = free_ports(7)
         self.otlp_grpc, self.otlp_http = f"127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
         self.metrics, self.expensive = f"127.0.0.1:{metrics}", f"127.0.0.1:{expensive}"
-        self.telemetry = f"127.0.0.1:{telemetry}"
+        self.spans, self.telemetry = f"127.0.0.1:{spans}", f"127.0.0.1:{telemetry}"
         self.ready = f"http://127.0.0.1:{health}/"
         self.command = [program("otelcol-tokenbudget")]
         for file in files or ("collector.yaml",):
@@ -166,6 +166,7 @@ class Collector(Running):
             "HEALTH_ADDRESS": f"127.0.0.1:{health}",
             "PROMETHEUS_ADDRESS": self.metrics,
             "PROMETHEUS_EXPENSIVE_ADDRESS": self.expensive,
+            "PROMETHEUS_SPANS_ADDRESS": self.spans,
             "TELEMETRY_PORT": str(telemetry),
             "COLLECTOR_STATE": str(self.directory / "state"),
             "METRICS_DELAY": "50ms",
@@ -175,9 +176,12 @@ class Collector(Running):
             **variables,
         }
 
-    def scrape(self, address: str | None = None) -> str:
-        """What Prometheus would read, in OpenMetrics."""
-        return get(f"http://{address or self.metrics}/metrics", {"Accept": "application/openmetrics-text"})
+    def scrape(self) -> str:
+        """What Prometheus would read at all of its addresses, in OpenMetrics."""
+        return "\n".join(
+            get(f"http://{address}/metrics", {"Accept": "application/openmetrics-text"})
+            for address in (self.metrics, self.expensive, self.spans)
+        )
 
 
 class Jaeger(Running):

@@ -182,6 +182,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         places = {
             "collector:8889": collector.metrics,
             "collector:8890": collector.expensive,
+            "collector:8891": collector.spans,
             "collector:8888": collector.telemetry,
             "rules/*.yml": str(CONFIG / "prometheus" / "rules" / "*.yml"),
         }

@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import set_span_in_context
 
@@ -134,14 +137,27 @@ def test_costs_of_spans_add_up_to_the_cent(backend: Receiver, program_of: Progra
         eventually(durations)
 
 
+def test_what_a_program_told_goes_when_it_has_ended_and_what_its_spans_came_to_stays(program_of: Programs) -> None:
+    with Collector(METRIC_EXPIRATION="2s") as collector:
+        call(program_of(collector), cost=0.25)
+        exporter = OTLPMetricExporter(f"{collector.otlp_http}/v1/metrics")
+        metrics = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=100)])
+        gauge = metrics.get_meter("shop").create_gauge("tokenbudget.budget.spent")
+        gauge.set(49.5, {"tokenbudget.budget.name": "team", "tokenbudget.budget.unit": "usd"})
+        eventually(lambda: samples(collector.scrape(), "tokenbudget_budget_spent"))
+        eventually(lambda: samples(collector.scrape(), "tokenbudget_spans_cost_USD_total"))
+        metrics.shutdown()
+        eventually(lambda: not samples(collector.scrape(), "tokenbudget_budget_spent"))
+        [(_, cost)] = samples(collector.scrape(), "tokenbudget_spans_cost_USD_total")
+        assert cost == Decimal("0.25")
+
+
 def test_expensive_calls_are_listed_with_their_traces(backend: Receiver, program_of: Programs) -> None:
     with Collector(TOKENBUDGET_ENDPOINT=backend.url, TOKENBUDGET_EXPENSIVE_USD="0.50") as collector:
         provider = program_of(collector)
         call(provider, cost=0.49)
         trace_id = call(provider, cost=0.75)
-        [(by, cost)] = eventually(
-            lambda: samples(collector.scrape(collector.expensive), "tokenbudget_expensive_call_cost_USD")
-        )
+        [(by, cost)] = eventually(lambda: samples(collector.scrape(), "tokenbudget_expensive_call_cost_USD"))
         assert (by["trace_id"], cost) == (f"{trace_id:032x}", Decimal("0.75"))
         assert by["gen_ai_request_model"] == "gpt-5"
 
