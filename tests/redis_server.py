@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+
+from ending import ending_with_parent
 
 
 def need_redis() -> None:
@@ -35,11 +35,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def end_with_parent() -> None:
-    """A test run that is killed leaves no server behind."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class RedisServer:
@@ -77,10 +72,9 @@ class RedisServer:
         (self.directory / "redis.conf").write_text("\n".join(lines) + "\n")
         log = (self.directory / "log").open("ab")
         self.process = subprocess.Popen(
-            ["redis-server", str(self.directory / "redis.conf")],
+            ending_with_parent(["redis-server", str(self.directory / "redis.conf")]),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         log.close()
         for _ in range(500):

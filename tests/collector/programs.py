@@ -6,14 +6,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -22,6 +19,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
+
+from ending import ending_with_parent
 
 ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = ROOT / "collector-config"
@@ -74,11 +73,6 @@ def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
         time.sleep(0.05)
 
 
-def end_with_parent() -> None:
-    """A test run that is killed leaves no program behind."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 class Running:
     """A program in a directory of its own, from ``start`` to ``stop``."""
 
@@ -97,12 +91,11 @@ class Running:
     def start(self) -> Self:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command,
+                ending_with_parent(self.command),
                 env={**os.environ, **self.environment},
                 cwd=self.directory,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
         try:
             eventually(self._up)

@@ -27,7 +27,8 @@ from tokenbudget_otel.simulator import Simulator
 
 from .programs import CONFIG, ROOT, Collector, Jaeger, Prometheus, eventually, get
 
-pytestmark = pytest.mark.timeout(300)
+# A minute of Prometheus, most of it spent waiting for it.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
 
 PRICES: Final = {
     "gpt-5": (1.25, 0.125, 10.0),
