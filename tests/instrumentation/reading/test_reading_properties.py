@@ -143,7 +143,13 @@ RUN = {"usage": {"input_tokens": 5}, "content": [{"type": "server_tool_use", "na
 @unhurried
 @given(values(FIELD_NAMES), st.lists(st.sampled_from(FIELD_NAMES), max_size=3))
 def test_what_is_found_at_a_path(source: Any, path: list[str]) -> None:
-    assert _same(facts.get(source, *path), plain.get(source, *path))
+    try:
+        expected = plain.get(source, *path)
+    except TypeError as error:  # a property of the SDK's model, of which a part was made without what it needs
+        with pytest.raises(type(error)):
+            facts.get(source, *path)
+    else:
+        assert _same(facts.get(source, *path), expected)
 
 
 @unhurried
