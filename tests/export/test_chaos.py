@@ -74,14 +74,14 @@ class Apps:
         for each in self.running:
             each.send_signal(signal.SIGTERM)
         for each in self.running:
-            assert each.wait(30) == 0, (self.log.parent / "stderr").read_text()
+            assert each.wait(100) == 0, (self.log.parent / "stderr").read_text()
         assert "Traceback" not in (self.log.parent / "stderr").read_text()
 
     def deliver_the_rest(self) -> Spool:
         """As the next program does that starts."""
         spool = Spool(self.folder, first_wait=0.05, longest_wait=0.5, max_bytes=self.options.get("max_bytes"))
         SpoolingSession(spool).begin(self.receiver.url, timeout=1)
-        assert spool.flush(60)
+        assert spool.flush(120)
         spool.close()
         return spool
 
