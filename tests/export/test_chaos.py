@@ -87,13 +87,6 @@ class Apps:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def start(receiver: Receiver, tmp_path: Path) -> Iterator[Callable[..., Apps]]:
     made: list[Apps] = []
 

@@ -229,7 +229,8 @@ def in_a_cloud(cloud: str, how: str, folder: Path, *command: str, **variables: s
     done = subprocess.run(
         [*NAMESPACES, sys.executable, str(HERE / "where_namespace.py"), cloud, how, *command],
         cwd=folder,
-        env=environment(**variables),
+        # The folder of what tests share, too: the program stands one below.
+        env=environment(PYTHONPATH=str(HERE.parent), **variables),
         capture_output=True,
         text=True,
         timeout=90,

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from otlp_server import OtlpServer, plain
 
 Reply = tuple[int, str]
 Replies = Callable[[str, str, Mapping[str, str]], Reply]
@@ -238,46 +237,19 @@ class MetadataServer:
         self._server.server_close()
 
 
-class Receiver:
-    """Takes OTLP over HTTP, and keeps the attributes of the resources of spans and of metrics."""
+class Receiver(OtlpServer):
+    """Keeps the attributes of the resources of spans and of metrics."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.spans: list[dict[str, Any]] = []
         self.metrics: list[dict[str, Any]] = []
-        receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.path == "/v1/traces":
-                    for each in ExportTraceServiceRequest.FromString(body).resource_spans:
-                        receiver.spans.append(_plain(each.resource.attributes))
-                elif self.path == "/v1/metrics":
-                    for each in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                        receiver.metrics.append(_plain(each.resource.attributes))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+    def take_spans(self, request: Any) -> None:
+        self.spans += [plain(each.resource.attributes) for each in request.resource_spans]
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Receiver:
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def _plain(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+    def take_metrics(self, request: Any) -> None:
+        self.metrics += [plain(each.resource.attributes) for each in request.resource_metrics]
 
 
 def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:

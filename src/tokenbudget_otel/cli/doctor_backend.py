@@ -97,10 +97,10 @@ def _endpoint(exported: bool) -> Iterator[Finding]:
 def _spool() -> Finding:
     from tokenbudget_otel.cli.spool_source import spans_of, waiting
     from tokenbudget_otel.export.folder import Folder
-    from tokenbudget_otel.export.place import NO_SPOOL, default_folder, made_ready
+    from tokenbudget_otel.export.place import default_folder, is_off, made_ready
     from tokenbudget_otel.export.spool_error import SpoolError
 
-    if os.environ.get(VARIABLE, "").strip().lower() in NO_SPOOL:
+    if is_off():
         return Finding(
             "note", "spool", f"{VARIABLE} says that nothing is kept: spans that cannot be sent within seconds are lost"
         )

@@ -8,11 +8,11 @@ nothing is exported by this one, and all else goes on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tokenbudget_otel.export.spooled_otlp import SpooledOTLPSpanExporter
 from tokenbudget_otel.export.tokenbudget import TokenBudgetSpanExporter
@@ -20,18 +20,21 @@ from tokenbudget_otel.export.tokenbudget import TokenBudgetSpanExporter
 logger: Final = logging.getLogger("tokenbudget_otel.export")
 
 
-class ConfiguredTokenBudgetExporter(TokenBudgetSpanExporter):
-    """``tokenbudget``: a :class:`TokenBudgetSpanExporter`, or nothing where that cannot be.
+class _Lenient(SpanExporter):
+    """Stands before the class of an exporter among the bases of another: makes it, or does nothing."""
 
-    Args:
-        options: its arguments.
-
-    >>> exporter = ConfiguredTokenBudgetExporter(endpoint="http://127.0.0.1:8000", spool=False)
-    >>> exporter.shutdown()
-    """
+    name: ClassVar[str]
 
     def __init__(self, **options: Any) -> None:
-        self._works = _made("tokenbudget", super().__init__, options)
+        self._works = False
+        try:
+            super().__init__(**options)
+        except (TypeError, ValueError) as error:
+            logger.error("the exporter %s exports nothing: %s", self.name, error)
+        except Exception:
+            logger.exception("the exporter %s exports nothing: it could not be made", self.name)
+        else:
+            self._works = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans, or keep them to be sent."""
@@ -47,37 +50,17 @@ class ConfiguredTokenBudgetExporter(TokenBudgetSpanExporter):
         return True
 
 
-class ConfiguredSpooledExporter(SpooledOTLPSpanExporter):
-    """``otlp_spooled``: a :class:`SpooledOTLPSpanExporter`, or nothing where that cannot be.
+class ConfiguredTokenBudgetExporter(_Lenient, TokenBudgetSpanExporter):
+    """``tokenbudget``: a :class:`TokenBudgetSpanExporter`, or nothing where that cannot be.
 
-    Args:
-        options: its arguments.
+    >>> exporter = ConfiguredTokenBudgetExporter(endpoint="http://127.0.0.1:8000", spool=False)
+    >>> exporter.shutdown()
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._works = _made("otlp_spooled", super().__init__, options)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Keep spans, and have them delivered."""
-        return super().export(spans) if self._works else SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        """Deliver what can be delivered within seconds; the rest is in the spool."""
-        if self._works:
-            super().shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing is held back here."""
-        return True
+    name = "tokenbudget"
 
 
-def _made(name: str, make: Callable[..., None], options: dict[str, Any]) -> bool:
-    try:
-        make(**options)
-    except (TypeError, ValueError) as error:
-        logger.error("the exporter %s exports nothing: %s", name, error)
-        return False
-    except Exception:
-        logger.exception("the exporter %s exports nothing: it could not be made", name)
-        return False
-    return True
+class ConfiguredSpooledExporter(_Lenient, SpooledOTLPSpanExporter):
+    """``otlp_spooled``: a :class:`SpooledOTLPSpanExporter`, or nothing where that cannot be."""
+
+    name = "otlp_spooled"

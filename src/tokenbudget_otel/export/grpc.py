@@ -39,6 +39,21 @@ STATUSES: Final = {
 """The status of HTTP that comes nearest to each of gRPC; which are tried again is then what OTLP says for them."""
 
 
+def grpc_exporter(**options: Any) -> Any:
+    """OpenTelemetry's exporter of spans over OTLP/gRPC.
+
+    Raises:
+        SpoolError: if its package is not installed.
+    """
+    try:
+        module = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
+    except ImportError:
+        raise SpoolError(
+            "OTLP over gRPC needs a package that is not installed: pip install opentelemetry-exporter-otlp-proto-grpc"
+        ) from None
+    return module.OTLPSpanExporter(**options)
+
+
 class SpooledGrpcSpanExporter(SpanExporter):
     """The standard exporter of spans over OTLP/gRPC, with a spool under it.
 
@@ -52,16 +67,9 @@ class SpooledGrpcSpanExporter(SpanExporter):
     """
 
     def __init__(self, spool: Spool, **options: Any) -> None:
-        try:
-            grpc_exporter: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
-        except ImportError:
-            raise SpoolError(
-                "OTLP over gRPC needs a package that is not installed: "
-                "pip install opentelemetry-exporter-otlp-proto-grpc"
-            ) from None
         self._spool = spool
         # It reads options and environment, and makes the channel. What it exports itself is nothing.
-        self._exporter: Any = grpc_exporter.OTLPSpanExporter(**options)
+        self._exporter: Any = grpc_exporter(**options)
         self._shut_down = False
         scheme = "grpc" if self._exporter._insecure else "grpcs"
         headers = {str(name): str(value) for name, value in self._exporter._headers}

@@ -6,23 +6,18 @@ the program. Those headers are for another receiver, and often hold its key.
 
 from __future__ import annotations
 
-import copy
-import gzip
 import zlib
 from collections.abc import Callable, Collection
-from http import HTTPStatus
 from typing import Any, Final
 
 import requests
 
-from tokenbudget_otel.export.session import SpoolingSession
+from tokenbudget_otel.export.session import UNPACK, Beneath, SpoolingSession, compression_of, response_of, text
 from tokenbudget_otel.export.spool import Spool
-from tokenbudget_otel.export.wire import PROTOBUF, HttpWire, Wire
+from tokenbudget_otel.export.wire import PROTOBUF, HttpWire, Wire, leave_connections
 from tokenbudget_otel.forks import renew_after_fork
 
 _OF_OTLP: Final = frozenset(("content-type", "content-encoding", "user-agent"))
-
-_STATUSES: Final = frozenset(HTTPStatus)
 
 _EMPTY: Final = 64
 """Bytes that an empty body may have when it is compressed, and more."""
@@ -37,13 +32,20 @@ class BeginningSession(SpoolingSession):
     def request(self, method: str, url: str, *positional: Any, **options: Any) -> requests.Response:  # type: ignore[override]
         """Spool a POST of OTLP, if there is anything in it."""
         headers = {**self.headers, **(options.get("headers") or {})}
-        if not positional and method.upper() == "POST" and _is_empty(options.get("data"), headers):
-            sent = {name: _text(value) for name, value in headers.items() if value is not None}
+        sent = {name: text(value) for name, value in headers.items() if value is not None}
+        encoding = next((value for name, value in sent.items() if name.lower() == "content-encoding"), None)
+        compression = compression_of(encoding)
+        if (
+            not positional
+            and method.upper() == "POST"
+            and compression is not None
+            and _is_empty(options.get("data"), compression)
+        ):
             # As it will be posted to, so that what waits is sent with the same compression.
             self._destination(
                 url,
                 sent,
-                _compression(headers),
+                compression,
                 options.get("timeout"),
                 options.get("verify"),
                 options.get("cert"),
@@ -87,52 +89,33 @@ class DirectSession(requests.Session):
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        # Connections belong to the parent. A copy of an adapter has the settings, and no connections.
-        for prefix, adapter in tuple(self.adapters.items()):
-            self.adapters[prefix] = copy.copy(adapter)
+        leave_connections(self)
 
     def request(self, method: str, url: str, *positional: Any, **options: Any) -> requests.Response:  # type: ignore[override]
         """Post."""
         keep_to(self, options, self._kept)
         headers = {
-            name.lower(): _text(value) for name, value in {**self.headers, **(options.get("headers") or {})}.items()
+            name.lower(): text(value) for name, value in {**self.headers, **(options.get("headers") or {})}.items()
         }
         data = options.get("data")
-        compression = headers.get("content-encoding", "none")
+        compression = compression_of(headers.get("content-encoding"))
         if (
             positional
             or method.upper() != "POST"
             or not isinstance(data, bytes)
-            or compression not in _UNPACK
+            or compression is None
             or headers.get("content-type") != PROTOBUF
         ):
             return super().request(method, url, *positional, **options)
         wire = HttpWire(
-            _Sender(self), url, headers, options.get("timeout") or 10.0, compression,
+            Beneath(self), url, headers, options.get("timeout") or 10.0, compression,
             options.get("verify"), options.get("cert"),
         )  # fmt: skip
-        answer = self._through(wire).post(_UNPACK[compression](data))
+        answer = self._through(wire).post(UNPACK[compression](data))
         response = response_of(url, answer.status, answer.body)
         if answer.retry_after is not None:
             response.headers["Retry-After"] = f"{answer.retry_after:g}"
         return response
-
-
-class _Sender:
-    """A session, as it is below ours."""
-
-    def __init__(self, session: requests.Session) -> None:
-        self._session = session
-
-    def request(self, method: str, url: str, **options: Any) -> requests.Response:
-        return requests.Session.request(self._session, method, url, **options)
-
-
-_UNPACK: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "none": bytes,
-    "gzip": gzip.decompress,
-    "deflate": zlib.decompress,
-}
 
 
 def keep_to(session: requests.Session, options: dict[str, Any], kept: Collection[str]) -> None:
@@ -143,35 +126,16 @@ def keep_to(session: requests.Session, options: dict[str, Any], kept: Collection
     options["headers"] = {name: value for name, value in (options.get("headers") or {}).items() if name.lower() in kept}
 
 
-def response_of(url: str, status: int, body: bytes = b"") -> requests.Response:
-    """A response that came by other ways than this session's."""
-    response = requests.Response()
-    response.status_code = status
-    response.reason = HTTPStatus(status).phrase if status in _STATUSES else ""
-    response.url = url
-    response._content = body
-    return response
-
-
-def _is_empty(data: object, headers: Any) -> bool:
+def _is_empty(data: object, compression: str) -> bool:
     if not isinstance(data, bytes) or len(data) > _EMPTY:
         return False
-    compression = _compression(headers)
     try:
-        return compression in _UNPACK and not _UNPACK[compression](data)
+        return not UNPACK[compression](data)
     except (OSError, EOFError, zlib.error):
         return False
-
-
-def _compression(headers: Any) -> str:
-    return next((_text(value).lower() for name, value in headers.items() if name.lower() == "content-encoding"), "none")
 
 
 def _as_it_is(request: Any) -> Any:
     """Authentication that adds none: without it `requests` puts the password that ``~/.netrc`` has for the host in the
     place of the key."""
     return request
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

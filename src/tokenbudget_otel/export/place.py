@@ -19,10 +19,15 @@ DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
+def is_off() -> bool:
+    """Whether the environment says that exporters keep nothing on disk."""
+    return os.environ.get(VARIABLE, "").strip().lower() in NO_SPOOL
+
+
 def default_folder() -> Path:
     """The folder that the environment names, else the one of this user."""
     named = os.environ.get(VARIABLE, "").strip()
-    if named and named.lower() not in NO_SPOOL:
+    if named and not is_off():
         return Path(named).expanduser()
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state and Path(state).is_absolute() else Path("~/.local/state").expanduser()) / (

@@ -10,7 +10,7 @@ from typing import Final
 
 from opentelemetry.metrics import get_meter_provider
 
-from tokenbudget_otel.export.place import NO_SPOOL, VARIABLE, default_folder
+from tokenbudget_otel.export.place import VARIABLE, default_folder, is_off
 from tokenbudget_otel.export.spool import Spool
 from tokenbudget_otel.export.spool_error import SpoolError
 from tokenbudget_otel.forks import renew_after_fork
@@ -53,13 +53,12 @@ def spool_for(asked: Spool | str | os.PathLike[str] | bool | None = None) -> Spo
         return asked
     if asked is not None and not isinstance(asked, bool):
         return _spools.at(Path(asked))
-    named = os.environ.get(VARIABLE, "").strip().lower()
-    if asked is False or named in NO_SPOOL:
+    if asked is False or is_off():
         return None
     try:
         return _spools.at(default_folder())
     except SpoolError as error:
-        if named:
+        if os.environ.get(VARIABLE, "").strip():
             raise
         logger.warning(
             "spans are sent without a spool, and lost where they cannot be sent: %s. %s=none says that this is meant",

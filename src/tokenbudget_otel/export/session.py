@@ -6,6 +6,7 @@ import gzip
 import threading
 import zlib
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import requests
@@ -15,11 +16,13 @@ from tokenbudget_otel.export.spool import Spool
 from tokenbudget_otel.export.wire import PROTOBUF, HttpWire, Wire
 from tokenbudget_otel.forks import renew_after_fork
 
-_UNPACK: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "identity": bytes,
+UNPACK: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "none": bytes,
     "gzip": gzip.decompress,
     "deflate": zlib.decompress,
 }
+
+_STATUSES: Final = frozenset(HTTPStatus)
 
 _TIMEOUT_S: Final = 10.0
 _MOST_DESTINATIONS: Final = 32
@@ -54,7 +57,7 @@ class SpoolingSession(requests.Session):
     ) -> None:
         super().__init__()
         self._spool = spool
-        self._sender = session if session is not None else _Itself(self)
+        self._sender = session if session is not None else Beneath(self)
         self._through = through
         self._close_timeout = close_timeout
         self._known: dict[object, Destination] = {}
@@ -79,27 +82,29 @@ class SpoolingSession(requests.Session):
         """Spool a POST of OTLP; do anything else at once."""
         data = options.get("data")
         merged = {**self.headers, **(options.get("headers") or {})}
-        sent = {name: _text(value) for name, value in merged.items() if value is not None}
+        sent = {name: text(value) for name, value in merged.items() if value is not None}
         by_name = {name.lower(): value.strip() for name, value in sent.items()}
-        compression = by_name.get("content-encoding", "identity").lower()
+        compression = compression_of(by_name.get("content-encoding"))
         if (
             method.upper() != "POST"
             or positional
             or not isinstance(data, (bytes, bytearray))
-            or compression not in _UNPACK
+            or compression is None
             or by_name.get("content-type", "").partition(";")[0].strip().lower() != PROTOBUF
         ):
             return super().request(method, url, *positional, **options)
         destination = self._destination(
             url,
             sent,
-            "none" if compression == "identity" else compression,
+            compression,
             options.get("timeout"),
             options.get("verify"),
             options.get("cert"),
         )
-        destination.put(_UNPACK[compression](bytes(data)))
-        return _accepted(url)
+        destination.put(UNPACK[compression](bytes(data)))
+        response = response_of(url, 200)
+        response.headers["Content-Type"] = PROTOBUF
+        return response
 
     def close(self) -> None:
         """Deliver what can be delivered in time, and leave the rest to the spool."""
@@ -139,8 +144,8 @@ class SpoolingSession(requests.Session):
         return found
 
 
-class _Itself:
-    """A session, without its spooling."""
+class Beneath:
+    """A session, as it is below one of ours: without what that does with requests."""
 
     def __init__(self, session: requests.Session) -> None:
         self._session = session
@@ -153,15 +158,21 @@ class _Itself:
         return self._session.adapters
 
 
-def _text(value: str | bytes) -> str:
+def compression_of(encoding: str | None) -> str | None:
+    """What a wire calls the compression of a body with this ``Content-Encoding``; None for one that is not known."""
+    said = "identity" if encoding is None else encoding.strip().lower()
+    return {"identity": "none", "gzip": "gzip", "deflate": "deflate"}.get(said)
+
+
+def text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _accepted(url: str) -> requests.Response:
+def response_of(url: str, status: int, body: bytes = b"") -> requests.Response:
+    """A response that came by other ways than a session's."""
     response = requests.Response()
-    response.status_code = 200
-    response.reason = "OK"
+    response.status_code = status
+    response.reason = HTTPStatus(status).phrase if status in _STATUSES else ""
     response.url = url
-    response.headers["Content-Type"] = PROTOBUF
-    response._content = b""
+    response._content = body
     return response

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -84,17 +83,10 @@ def _by_http(spool: Spool | None, options: dict[str, Any]) -> SpanExporter:
 
 
 def _by_grpc(spool: Spool | None, options: dict[str, Any]) -> SpanExporter:
-    from tokenbudget_otel.export.grpc import SpooledGrpcSpanExporter
+    from tokenbudget_otel.export.grpc import SpooledGrpcSpanExporter, grpc_exporter
 
     if spool is None:
-        try:
-            module = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
-        except ImportError:
-            raise ValueError(
-                "OTLP over gRPC needs a package that is not installed: "
-                "pip install opentelemetry-exporter-otlp-proto-grpc"
-            ) from None
-        exporter: SpanExporter = module.OTLPSpanExporter(**options)
+        exporter: SpanExporter = grpc_exporter(**options)
         return exporter
     return SpooledGrpcSpanExporter(spool, **options)
 

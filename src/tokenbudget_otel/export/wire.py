@@ -100,13 +100,7 @@ class HttpWire:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        # Connections belong to the parent. A copy of an adapter has the settings, and no connections.
-        adapters = getattr(self.session, "adapters", None) or {}
-        for prefix, adapter in list(adapters.items()):
-            try:
-                adapters[prefix] = copy.copy(adapter)
-            except Exception:  # an adapter of the program's own, which cannot be copied
-                pass
+        leave_connections(self.session)
 
     def uncompressed(self) -> HttpWire:
         """The same way, without compression."""
@@ -137,6 +131,17 @@ class HttpWire:
                 retry_after(response.headers.get("Retry-After"), time.time()),
                 _read(response, time.monotonic() + self.timeout),
             )
+
+
+def leave_connections(session: Any) -> None:
+    """Leave the connections of a session to the parent, in a forked child."""
+    # A copy of an adapter has the settings, and no connections.
+    adapters = getattr(session, "adapters", None) or {}
+    for prefix, adapter in list(adapters.items()):
+        try:
+            adapters[prefix] = copy.copy(adapter)
+        except Exception:  # an adapter of the program's own, which cannot be copied
+            pass
 
 
 def _read(response: Any, until: float) -> bytes:
