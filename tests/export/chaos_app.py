@@ -49,6 +49,7 @@ def _small_disk(folder: Path, size: int) -> None:
 def main(url: str, folder: str, log: str, options: dict[str, Any]) -> None:
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    Path(f"{log}.{os.getpid()}").touch()  # from now on it can be told to end
     if disk := options.pop("disk", None):
         _small_disk(Path(folder), disk)
     spool = Spool(folder, first_wait=0.05, longest_wait=0.5, **options)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from receiver import CUT_AFTER, CUT_BEFORE, FINE, HANG, Mood, Receiver
+from until import until
 
 from tokenbudget_otel.export import Spool, SpoolingSession
 
@@ -72,6 +73,7 @@ class Apps:
 
     def end(self) -> None:
         for each in self.running:
+            until(Path(f"{self.log}.{each.pid}").exists, 60)
             each.send_signal(signal.SIGTERM)
         for each in self.running:
             assert each.wait(100) == 0, (self.log.parent / "stderr").read_text()

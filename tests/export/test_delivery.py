@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, PeriodicExportingMetricReader
 from receiver import CUT_AFTER, CUT_BEFORE, FINE, HANG, Mood, Receiver, rejecting
+from until import until
 
 from tokenbudget_otel.export import Answer, HttpWire, Spool, SpoolError, SpoolingSession
 from tokenbudget_otel.export.entry import Entry
@@ -32,13 +33,6 @@ MakeSpool = Callable[..., Spool]
 
 def files(spool: Spool, where: str = "") -> list[Path]:
     return sorted(spool.folder.glob(f"*/{where + '/' if where else ''}*.otlp"))
-
-
-def until(what: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.005)
 
 
 def newest_in_order(names: list[str], made: int, dropped: int) -> None:

@@ -15,18 +15,12 @@ from typing import Any
 import pytest
 from export_requests import request_of
 from receiver import FINE, HANG, Mood, Receiver
+from until import until
 
 from tokenbudget_otel.export import Spool, SpoolingSession
 
 MakeSpool = Callable[..., Spool]
 HEADERS = {"Content-Type": "application/x-protobuf"}
-
-
-def until(what: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.005)
 
 
 def in_child(run: Callable[[], None]) -> int:
